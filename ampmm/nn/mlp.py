@@ -1,0 +1,91 @@
+"""The fully connected networks of AMP: Linear and SiLU in turn (paper A.2)."""
+
+import torch
+from torch import Tensor, nn
+
+from ampmm.nn.activation import silu
+
+
+def _he_(linear: nn.Linear) -> nn.Linear:
+    """He et al. (2015) weights, zero bias."""
+    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _joint_linears(n_out: int, *n_in: int, nonlinearity: str) -> list[nn.Linear]:
+    """Blocks of one Linear over the joint input, initialised over the joint fan-in; the first one has the bias."""
+    joint = torch.empty(n_out, sum(n_in))
+    nn.init.kaiming_normal_(joint, nonlinearity=nonlinearity)
+    linears = []
+    for position, weight in enumerate(joint.split(n_in, dim=1)):
+        linear = nn.Linear(weight.shape[1], n_out, bias=position == 0)
+        linear.weight = nn.Parameter(weight.clone())
+        if position == 0:
+            nn.init.zeros_(linear.bias)
+        linears.append(linear)
+    return linears
+
+
+class PairLinear(nn.Module):
+    """One Linear on [center atom, neighbor atom, pair], split so that the atoms' parts are computed once per atom."""
+
+    def __init__(self, n_center: int, n_neighbor: int, n_pair: int, n_out: int, nonlinearity: str = "linear") -> None:
+        super().__init__()
+        self.center, self.neighbor, self.pair = _joint_linears(n_out, n_center, n_neighbor, n_pair, nonlinearity=nonlinearity)
+
+    def forward(self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
+        """Atom features (n_atoms, ·), pair features (n_pairs, ·) and indices (n_pairs,) to (n_pairs, n_out)."""
+        return self.center(atoms)[centers] + self.neighbor(atoms)[neighbors] + self.pair(pair)
+
+
+class OneSidedPairLinear(nn.Module):
+    """The same for pairs whose neighbor has no features: [center atom, pair]."""
+
+    def __init__(self, n_center: int, n_pair: int, n_out: int, nonlinearity: str = "linear") -> None:
+        super().__init__()
+        self.center, self.pair = _joint_linears(n_out, n_center, n_pair, nonlinearity=nonlinearity)
+
+    def forward(self, center: Tensor, pair: Tensor, centers: Tensor) -> Tensor:
+        """`center` (n_atoms, n_out) is `self.center` of the atoms; pair features (n_pairs, ·) to (n_pairs, n_out)."""
+        return center[centers] + self.pair(pair)
+
+
+class Network(nn.Module):
+    """SiLU, Linear, SiLU and, with `n_out`, a last Linear without bias, on what a first Linear gave."""
+
+    def __init__(self, width: int, n_out: int | None = None) -> None:
+        super().__init__()
+        self.second = _he_(nn.Linear(width, width))
+        self.last = nn.Identity() if n_out is None else _he_(nn.Linear(width, n_out, bias=False))
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(n, width) to (n, n_out or width)."""
+        return self.last(silu(self.second(silu(first))))
+
+
+class NodeNetwork(nn.Module):
+    """φ_h, φ_V and φ_ρ."""
+
+    def __init__(self, n_in: int, width: int, n_out: int | None = None) -> None:
+        super().__init__()
+        self.first = _he_(nn.Linear(n_in, width))
+        self.rest = Network(width, n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_in) to (n, n_out or width)."""
+        return self.rest(self.first(x))
+
+
+class PairNetwork(nn.Module):
+    """φ_M and φ_e: both atoms of a pair have features."""
+
+    def __init__(self, n_atom: int, n_pair: int, width: int, n_out: int | None = None) -> None:
+        super().__init__()
+        self.first = PairLinear(n_atom, n_atom, n_pair, width, "relu")
+        self.rest = Network(width, n_out)
+
+    def forward(self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
+        """Atom features (n_atoms, ·), pair features (n_pairs, ·) and indices (n_pairs,) to (n_pairs, n_out or width)."""
+        return self.rest(self.first(atoms, pair, centers, neighbors))

@@ -1,0 +1,33 @@
+"""Repulsion of screened nuclei at short range (Ziegler, Biersack, Littmark, 1985)."""
+
+import torch
+from torch import Tensor, nn
+
+from ampmm.physics.switching import smooth_step
+from ampmm.units import ANGSTROM_PER_BOHR_AMP_BMS, COULOMB_CONSTANT
+
+
+class ZBLRepulsion(nn.Module):
+    """k_e Z_i Z_j/r Σ_k c_k exp(-a_k r/a), switched off over the last Å before `cutoff` (Å).
+
+    The screening length is a = 0.8854 Bohr/(Z_i^0.23 + Z_j^0.23).
+    """
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.constant = COULOMB_CONSTANT
+        self.screening = 0.8854 * ANGSTROM_PER_BOHR_AMP_BMS
+        self.heights = (0.18180, 0.50990, 0.28020, 0.02817)
+        self.decays = (3.2, 0.9423, 0.4028, 0.2016)
+
+    def forward(self, distances: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Distances (n_pairs,) Å and atomic numbers (n_pairs,) of both atoms to energies (n_pairs,), kJ/mol."""
+        dtype = distances.dtype
+        z_first, z_second = first.to(dtype), second.to(dtype)
+        scaled = distances * (z_first**0.23 + z_second**0.23) / self.screening
+        screened = torch.zeros_like(distances)
+        for height, decay in zip(self.heights, self.decays):  # noqa: B905 (TorchScript has no strict zip)
+            screened = screened + height * torch.exp(-decay * scaled)
+        energies = self.constant * z_first * z_second / distances * screened
+        return energies * (1.0 - smooth_step(distances - (self.cutoff - 1.0)))
