@@ -1,0 +1,168 @@
+"""The layers of AMP: plain message passing (Eq. 1), with multipoles (Eq. 8), and polarized by MM charges (Eq. 10)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ampmm.models.amp_config import AMPConfig
+from ampmm.nn.mlp import Network, NodeNetwork, OneSidedPairLinear, PairLinear, PairNetwork
+from ampmm.nn.multipoles import Multipoles, packed_tensors
+from ampmm.nn.radial import RadialBasis
+from ampmm.nn.scatter import scatter_sum
+from ampmm.types import PointCharges
+
+# QM–MM pairs handled at once: bounds the (n_pairs, width) temporaries at 16 MB, which also stay in a CPU's cache.
+PAIRS_PER_CHUNK = 32768
+
+
+class Edges(NamedTuple):
+    """The QM graph with what depends on geometry alone."""
+
+    centers: Tensor  # (E,)
+    neighbors: Tensor  # (E,)
+    unit: Tensor  # (E, 3) r̂_ij
+    radial: Tensor  # (E, n_radial)
+    envelope: Tensor  # (E,)
+    tensors: Tensor  # (E, (K+1)²) packed R_ij^k
+
+
+class NodeState(NamedTuple):
+    """What a layer takes and gives back."""
+
+    hidden: Tensor  # (N, width) h_i
+    multipoles: Tensor  # (N, (K+1)²) packed M_i^k; no columns for the plain GNN
+    features: Tensor  # (E, n_features) a_ij
+
+
+class MessageLayer(nn.Module):
+    """Plain message passing (Eq. 1): h_i ← h_i + φ_h(h_i, Σ_j φ_e(h_i, h_j, a_ij)), a_ij the radial functions."""
+
+    def __init__(self, config: AMPConfig) -> None:
+        super().__init__()
+        n_node = config.width + (0 if config.order is None else config.order + 1)  # h and norms
+        self.message = PairNetwork(n_node, config.n_features, config.width)  # φ_e
+        self.update = NodeNetwork(n_node + config.width, config.width)  # φ_h
+
+    def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
+        """One layer; `one_hot` (N, n_elements) are the atoms' elements."""
+        hidden = self.pass_messages(state.hidden, state.hidden, state.features, edges)
+        return NodeState(hidden, state.multipoles, state.features)
+
+    def pass_messages(self, hidden: Tensor, nodes: Tensor, features: Tensor, edges: Edges) -> Tensor:
+        """The update of h (N, width) from node inputs (N, n_node) and edge features (E, n_features)."""
+        messages = self.message(nodes, features, edges.centers, edges.neighbors)
+        summed = scatter_sum(messages * edges.envelope.unsqueeze(-1), edges.centers, hidden.shape[0])
+        return hidden + self.update(torch.cat([nodes, summed], dim=1))
+
+
+class AMPLayer(MessageLayer):
+    """Anisotropic message passing (Eq. 8): new multipoles from the incoming a_ij, messages with the new a_ij."""
+
+    def __init__(self, config: AMPConfig) -> None:
+        super().__init__(config)
+        order = int(config.order or 0)
+        n_elements = len(config.elements)
+        self.scale = config.multipole_scale
+        self.multipoles = Multipoles(order)
+        self.coefficients = PairNetwork(config.width + order + 1, config.n_features, config.width, order + 1)  # φ_M
+        self.radial_weights = PairLinear(n_elements, n_elements, config.n_radial, config.n_radial_weights)  # φ_b
+
+    def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
+        """One layer; `one_hot` (N, n_elements) are the atoms' elements."""
+        return self.interact(state.hidden, self.expand(state, edges), one_hot, edges)
+
+    def with_norms(self, hidden: Tensor, multipoles: Tensor) -> Tensor:
+        """h with the multipoles' norms appended: (N, width + K + 1)."""
+        return torch.cat([hidden, self.multipoles.norms(multipoles)], dim=1)
+
+    def expand(self, state: NodeState, edges: Edges) -> Tensor:
+        """M_i^k = Σ_j c_ij^k R_ij^k (Eqs. 3 and 4), packed: (N, (K+1)²)."""
+        nodes = self.with_norms(state.hidden, state.multipoles)
+        c = self.coefficients(nodes, state.features, edges.centers, edges.neighbors)
+        c = c * (self.scale * edges.envelope).unsqueeze(-1)
+        return scatter_sum(self.multipoles.weighted(c, edges.tensors), edges.centers, nodes.shape[0])
+
+    def interact(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:
+        """New edge features (Eq. 7) and the messages they carry."""
+        features = self.anisotropic(multipoles, one_hot, edges)
+        nodes = self.with_norms(hidden, multipoles)
+        return NodeState(self.pass_messages(hidden, nodes, features, edges), multipoles, features)
+
+    def anisotropic(self, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> Tensor:
+        """a_ij = φ_b ∘ G_ij (Eq. 7) with the radial functions appended: (E, n_features)."""
+        tensors = self.multipoles.cartesian(multipoles)
+        left = [tensor[edges.centers] for tensor in tensors]
+        right = [tensor[edges.neighbors] for tensor in tensors]
+        scalars = self.multipoles.interactions(left, right, edges.unit)  # (E, n_scalars)
+        weights = self.radial_weights(one_hot, edges.radial, edges.centers, edges.neighbors)
+        products = weights.unsqueeze(-1) * scalars.unsqueeze(1)  # (E, n_radial_weights, n_scalars)
+        return torch.cat([products.flatten(1), edges.radial], dim=1)
+
+
+class Polarization(nn.Module):
+    """What the MM charges add to the multipoles of order 1..K: Σ_m c_im^k R_im^k, c_im = φ_MM(h_i, a_im) (Eq. 10).
+
+    a_im: M_i^l·R_im^l q_m for l = 0..K, each times radial weights, and the radial functions. c_im is also multiplied by
+    q_m, so an uncharged site contributes nothing.
+    """
+
+    def __init__(self, config: AMPConfig) -> None:
+        super().__init__()
+        order = int(config.order or 0)
+        n_pair = config.n_radial_weights_mm * (order + 1) + config.n_radial
+        self.order = order
+        self.scale = config.multipole_scale
+        self.pairs_per_chunk = PAIRS_PER_CHUNK
+        self.radial = RadialBasis(config.n_radial, config.polarization_cutoff, config.envelope_exponent)
+        self.multipoles = Multipoles(order)
+        self.radial_weights = OneSidedPairLinear(len(config.elements), config.n_radial, config.n_radial_weights_mm)
+        self.first = OneSidedPairLinear(config.width + order + 1, n_pair, config.width, "relu")
+        self.rest = Network(config.width, order)
+
+    def forward(self, nodes: Tensor, multipoles: Tensor, one_hot: Tensor, surroundings: PointCharges) -> Tensor:
+        """Node inputs (N, width+K+1), multipoles (N, (K+1)²), elements (N, n_elements) to (N, (K+1)²)."""
+        centers, neighbors, vectors = surroundings.pairs
+        per_atom = self.first.center(nodes)
+        weights_per_atom = self.radial_weights.center(one_hot)
+        total = torch.zeros_like(multipoles)
+        for start in range(0, centers.shape[0], self.pairs_per_chunk):
+            end = start + self.pairs_per_chunk
+            charges = surroundings.charges[neighbors[start:end]]
+            total = total + self._chunk(per_atom, weights_per_atom, multipoles, centers[start:end], vectors[start:end], charges)
+        return total
+
+    def _chunk(
+        self,
+        per_atom: Tensor,
+        weights_per_atom: Tensor,
+        multipoles: Tensor,
+        centers: Tensor,
+        vectors: Tensor,
+        charges: Tensor,
+    ) -> Tensor:
+        distances = torch.linalg.vector_norm(vectors, dim=-1)
+        radial, envelope = self.radial(distances)
+        tensors = packed_tensors(vectors / distances.unsqueeze(-1), self.order)
+        scalars = self.multipoles.dot(multipoles[centers], tensors) * charges.unsqueeze(-1)  # (P, K+1)
+        weights = self.radial_weights(weights_per_atom, radial, centers)  # (P, n_radial_weights_mm)
+        products = (scalars.unsqueeze(-1) * weights.unsqueeze(1)).flatten(1)
+        first = self.first(per_atom, torch.cat([products, radial], dim=1), centers)
+        c = self.rest(first) * (self.scale * charges * envelope).unsqueeze(-1)  # (P, K)
+        c = torch.nn.functional.pad(c, [1, 0])  # no contribution to the monopole
+        return scatter_sum(self.multipoles.weighted(c, tensors), centers, multipoles.shape[0])
+
+
+class PolarizedAMPLayer(AMPLayer):
+    """The last layer of a -D model: MM charges add to the multipoles before the messages (Eq. 10)."""
+
+    def __init__(self, config: AMPConfig) -> None:
+        super().__init__(config)
+        self.polarization = Polarization(config)
+
+    def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
+        """One layer; `one_hot` (N, n_elements) are the atoms' elements."""
+        multipoles = self.expand(state, edges)
+        nodes = self.with_norms(state.hidden, multipoles)
+        multipoles = multipoles + self.polarization(nodes, multipoles, one_hot, surroundings)
+        return self.interact(state.hidden, multipoles, one_hot, edges)
