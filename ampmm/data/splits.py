@@ -1,0 +1,51 @@
+"""Which frames are for training, validation and test.
+
+"random" is the paper's shuffled split; "temporal" takes the parts in time order, trajectory after trajectory ("unshuffled").
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from ampmm.data.schema import FrameSet
+from ampmm.errors import InputError
+
+SCHEMES = ("random", "temporal")
+
+
+class Split(NamedTuple):
+    """Frame indices of the three parts; no frame is in two of them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_frames(frames: FrameSet, scheme: str, sizes: tuple[int, int, int], seed: int) -> Split:
+    """Split into parts of the given sizes (train, validation, test); what is left over is not used.
+
+    A random split depends on `seed` and the number of frames alone, so it can be made again from a model's card.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"split: expected one of {', '.join(SCHEMES)}, got {scheme!r}")
+    total = sum(sizes)
+    if min(sizes) < 1 or total > frames.n_frames:
+        raise InputError(
+            f"split sizes: expected three positive numbers with a sum of at most {frames.n_frames} frames, got "
+            f"{sizes[0]} + {sizes[1]} + {sizes[2]} = {total}; label more frames or ask for fewer"
+        )
+    if scheme == "random":
+        order = np.random.default_rng(seed).permutation(frames.n_frames)
+    else:
+        order = np.lexsort((frames.time, frames.trajectory))
+    train, validation, test = np.split(order[:total], np.cumsum(sizes)[:2])
+    return Split(train, validation, test)
+
+
+def fingerprint(frames: FrameSet) -> str:
+    """A short hash of the labelled frames in their order; a split made again means the same frames only if it agrees."""
+    digest = hashlib.sha256()
+    for array in (frames.numbers, frames.energy, frames.positions_qm):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,251 @@
+"""Frames on disk: what goes in comes out, a kill or a full disk loses no stored frame, bad files are named."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from ampmm.data import FrameWriter, Header, Record, fields_of, read_frame_keys, read_frames, read_header
+from ampmm.errors import DataFileError, InputError
+
+NUMBERS = np.array([8, 1, 1])
+HEADER = Header(
+    system="water",
+    qm_charge=0,
+    mm_region="all",
+    boundary="droplet",
+    level_of_theory="GFN2-xTB",
+    level_settings={"accuracy": 0.1},
+    sampling={"temperature": 300.0},
+    command="ampmm label",
+)
+
+
+def record(index, n_mm=None, **changes):
+    """A frame whose numbers tell which frame it is."""
+    n_mm = 4 + index % 3 if n_mm is None else n_mm
+    rng = np.random.default_rng(index)
+    values = {
+        "positions_qm": rng.normal(size=(3, 3)),
+        "positions_mm": rng.normal(size=(n_mm, 3)).astype(np.float32),
+        "charges_mm": rng.normal(size=n_mm).astype(np.float32),
+        "time": 0.01 * index,
+        "temperature": 300.0,
+        "trajectory": 7,
+        "source_index": index,
+        "energy": float(index),
+        "forces_qm": rng.normal(size=(3, 3)),
+        "forces_mm": rng.normal(size=(n_mm, 3)).astype(np.float32),
+        "charges_qm": rng.normal(size=3),
+        "dipole": rng.normal(size=3),
+    }
+    return Record(**{**values, **changes})
+
+
+def write(path, n_frames, header=HEADER, append=False, first=0):
+    with FrameWriter(path, header, NUMBERS, append=append) as writer:
+        for index in range(first, first + n_frames):
+            writer.append(record(index))
+    return path
+
+
+def same(one, other):
+    return all(
+        (a is None and b is None) or np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_frames_come_back_as_they_went_in(tmp_path):
+    frames = read_frames(write(tmp_path / "a.h5", 5))
+    assert frames.header == HEADER
+    assert frames.n_frames == 5
+    np.testing.assert_array_equal(frames.numbers, NUMBERS)
+    np.testing.assert_array_equal(np.diff(frames.mm_offsets), [4, 5, 6, 4, 5])
+    assert all(same(frames.record(index), record(index)) for index in range(5))
+    for each in fields_of(HEADER):
+        assert getattr(frames, each.name).dtype == np.dtype(each.dtype), each.name
+
+
+def test_frames_without_labels_and_frames_with_a_box(tmp_path):
+    blank = dict.fromkeys(("energy", "forces_qm", "forces_mm", "charges_qm", "dipole"))
+    header = Header(system="water", qm_charge=0, mm_region="all", boundary="periodic")
+    with FrameWriter(tmp_path / "a.h5", header, NUMBERS) as writer:
+        writer.append(record(0, box=np.eye(3) * 30.0, **blank), record(1, n_mm=0, box=np.eye(3) * 31.0, **blank))
+    frames = read_frames(tmp_path / "a.h5")
+    assert frames.energy is None and frames.forces_mm is None and not frames.header.labelled
+    np.testing.assert_array_equal(frames.box[:, 0, 0], [30.0, 31.0])
+    assert len(frames.record(1).charges_mm) == 0
+
+
+def test_a_file_without_frames_is_a_file(tmp_path):
+    assert read_frames(write(tmp_path / "a.h5", 0)).n_frames == 0
+
+
+def test_appending_continues(tmp_path):
+    path = write(tmp_path / "a.h5", 3)
+    write(path, 2, append=True, first=3)
+    trajectory, source_index = read_frame_keys(path)
+    np.testing.assert_array_equal(source_index, range(5))
+    np.testing.assert_array_equal(trajectory, 7)
+    assert same(read_frames(path).record(4), record(4))
+
+
+def test_a_file_is_not_overwritten_and_not_mixed(tmp_path):
+    path = write(tmp_path / "a.h5", 2)
+    with pytest.raises(DataFileError, match="exists and is not overwritten"):
+        FrameWriter(path, HEADER, NUMBERS)
+    other = Header(**{**vars(HEADER), "level_of_theory": "b3lyp/def2-svp"})
+    with pytest.raises(DataFileError, match="level_of_theory is 'GFN2-xTB' in the file"):
+        FrameWriter(path, other, NUMBERS, append=True)
+    with pytest.raises(DataFileError, match="QM atoms differ"):
+        FrameWriter(path, HEADER, [8, 1, 9], append=True)
+    assert read_frames(path).n_frames == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"energy": None}, "record.energy: expected a value"),
+        ({"forces_qm": np.zeros((2, 3))}, r"record.forces_qm: expected shape \(3, 3\)"),
+        ({"forces_mm": np.zeros((9, 3))}, r"record.forces_mm: expected shape \(4, 3\)"),
+        ({"energy": np.nan}, "record.energy: expected finite"),
+    ],
+)
+def test_half_a_frame_is_refused_before_anything_is_written(tmp_path, changes, message):
+    with FrameWriter(tmp_path / "a.h5", HEADER, NUMBERS) as writer:
+        writer.append(record(0))
+        with pytest.raises(InputError, match=message):
+            writer.append(record(1), record(3, **changes))
+        assert read_frames(tmp_path / "a.h5").n_frames == 1
+        writer.append(record(1))
+    assert same(read_frames(tmp_path / "a.h5").record(1), record(1))
+
+
+def test_a_reader_sees_whole_frames_while_they_are_written(tmp_path):
+    with FrameWriter(tmp_path / "a.h5", HEADER, NUMBERS) as writer:
+        for index in range(3):
+            writer.append(record(index))
+            assert same(read_frames(tmp_path / "a.h5").record(index), record(index))
+
+
+def test_an_error_in_the_middle_of_a_frame_leaves_the_frames_before(tmp_path, monkeypatch):
+    """Half of the arrays are longer than the others then; readers and the next writer do not mind."""
+    path = tmp_path / "a.h5"
+    writer = FrameWriter(path, HEADER, NUMBERS)
+    writer.append(record(0))
+    calls = iter(range(100))
+    resize = h5py.Dataset.resize
+
+    def failing(self, *arguments, **keywords):
+        if next(calls) == 5:
+            raise OSError(28, "No space left on device")
+        return resize(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.Dataset, "resize", failing)
+        with pytest.raises(DataFileError, match=r"No space left on device.*The 1 frames written before are safe"):
+            writer.append(record(1))
+    with pytest.raises(DataFileError, match="closed"):
+        writer.append(record(1))
+    assert read_frames(path).n_frames == 1
+    write(path, 2, append=True, first=1)
+    frames = read_frames(path)
+    assert [same(frames.record(index), record(index)) for index in range(3)] == [True, True, True]
+
+
+def run(code, path):
+    program = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); from test_hdf5 import *; path = sys.argv[1]\n"
+    return subprocess.run([sys.executable, "-c", program + code, str(path)], capture_output=True, text=True, timeout=120)
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
+    """The limit on a file's size makes the operating system refuse writes for real."""
+    path = tmp_path / "a.h5"
+    result = run(
+        "import resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "writer = FrameWriter(path, HEADER, NUMBERS)\n"
+        "for index in range(2000):\n"
+        "    if index == 3:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path) + 500_000,) * 2)\n"
+        "    writer.append(record(index, n_mm=300))\n",
+        path,
+    )
+    assert result.returncode == 1
+    assert "is the disk full?" in result.stderr
+    n_frames = read_frames(path).n_frames
+    assert 3 <= n_frames < 2000
+    assert f"The {n_frames} frames written before are safe" in result.stderr
+    with FrameWriter(path, HEADER, NUMBERS, append=True) as writer:
+        writer.append(record(n_frames, n_mm=300))
+    frames = read_frames(path)
+    assert all(same(frames.record(index), record(index, n_mm=300)) for index in range(n_frames + 1))
+
+
+def test_a_killed_writer_leaves_whole_frames_and_can_be_continued(tmp_path):
+    path = tmp_path / "a.h5"
+    result = run(
+        "writer = FrameWriter(path, HEADER, NUMBERS)\n"
+        "writer.append(*[record(index) for index in range(20)])\n"
+        "writer._file['energy'].resize(25, axis=0); writer._file['energy'].flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n",
+        path,
+    )
+    assert result.returncode == -signal.SIGKILL
+    assert read_frames(path).n_frames == 20
+    write(path, 5, append=True, first=20)
+    frames = read_frames(path)
+    assert all(same(frames.record(index), record(index)) for index in range(25))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_none_are_named(tmp_path):
+    with pytest.raises(DataFileError, match="found no file"):
+        read_frames(tmp_path / "missing.h5")
+    text = tmp_path / "text.h5"
+    text.write_text("not HDF5")
+    with pytest.raises(DataFileError, match="cannot open it"):
+        read_frames(text)
+    foreign = tmp_path / "foreign.h5"
+    with h5py.File(foreign, "w") as file:
+        file["coordinates"] = np.zeros((3, 3))
+    with pytest.raises(DataFileError, match="was not written by ampmm"):
+        read_frames(foreign)
+    with pytest.raises(DataFileError, match="was not written by ampmm"):
+        read_header(foreign)
+
+
+def test_a_truncated_file_is_damaged(tmp_path):
+    path = write(tmp_path / "a.h5", 50)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataFileError, match="damaged"):
+        read_frames(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda file: file.__delitem__("forces_mm"), "datasets missing: forces_mm"),
+        (lambda file: file.__delitem__("n_frames"), "datasets missing: n_frames"),
+        (lambda file: file.attrs.__delitem__("mm_region"), "root attributes missing: mm_region"),
+        (lambda file: file.attrs.__setitem__("schema_version", 2), "expected schema_version 1, got 2"),
+        (lambda file: file["n_frames"].__setitem__((), 9), "n_frames is 9"),
+        (lambda file: file["energy"].resize(1, axis=0), r"dataset energy: expected shape \(4,\)"),
+        (lambda file: file["mm_offsets"].__setitem__(1, 999), "mm_offsets: expected 5 ascending"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(tmp_path, edit, message):
+    path = write(tmp_path / "a.h5", 4)
+    with h5py.File(path, "r+", libver="latest") as file:
+        edit(file)
+    with pytest.raises(DataFileError, match=message):
+        read_frames(path)
+
+
+def test_a_header_knows_its_boundaries():
+    with pytest.raises(InputError, match="droplet, periodic"):
+        Header(system="water", qm_charge=0, mm_region="all", boundary="sphere")
