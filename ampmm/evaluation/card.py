@@ -1,0 +1,109 @@
+"""The card of a trained model: every field measured or read from where it stands, none typed in."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ampmm.data.combine import concatenated
+from ampmm.data.schema import FrameSet
+from ampmm.data.splits import Split, fingerprint
+from ampmm.evaluation.bounds import training_bounds
+from ampmm.export.metadata import Card
+from ampmm.export.torchscript import ampmm_version
+from ampmm.models import Model
+
+_FOLDERS = re.compile(r"(?<![^\s='\"])/(?:[^\s/]+/)+")
+
+
+def describe_frames(frames: FrameSet, file: str | Path) -> dict[str, Any]:
+    """Where frames come from: file, number, trajectories with temperature and time span, how they were sampled."""
+    trajectories = []
+    for number in np.unique(frames.trajectory):
+        own = frames.trajectory == number
+        trajectories.append(
+            {
+                "trajectory": int(number),
+                "frames": int(own.sum()),
+                "temperature_K": round(float(frames.temperature[own].mean()), 1),
+                "span_ps": round(float(np.ptp(frames.time[own])), 3),
+            }
+        )
+    return {
+        "file": Path(file).name,
+        "fingerprint": fingerprint(frames),
+        "system": frames.header.system,
+        "frames": frames.n_frames,
+        "boundary": frames.header.boundary,
+        "mm_region": frames.header.mm_region,
+        "mm_charges_per_frame": round(len(frames.charges_mm) / frames.n_frames, 1),
+        "temperatures_K": sorted({each["temperature_K"] for each in trajectories}),
+        "span_ps": round(sum(each["span_ps"] for each in trajectories), 3),
+        "trajectories": trajectories,
+        "sampling": without_folders(frames.header.sampling),
+        "command": without_folders(frames.header.command),
+    }
+
+
+def without_folders(value: Any) -> Any:
+    """The same value with absolute paths in its texts cut down to file names: folders mean nothing on another machine."""
+    if isinstance(value, str):
+        return _FOLDERS.sub("", value)
+    if isinstance(value, Mapping):
+        return {name: without_folders(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(each) for each in value]
+    return value
+
+
+def describe_split(split: Split, scheme: str, seed: int) -> dict[str, Any]:
+    """What `ampmm.data.splits.split_frames` needs to make the split again."""
+    sizes = {part: len(indices) for part, indices in split._asdict().items()}
+    return {"scheme": scheme, "seed": seed, **sizes}
+
+
+def make_card(
+    *,
+    name: str,
+    model: Model,
+    frames: FrameSet,
+    split: Split,
+    extra: Sequence[FrameSet] = (),
+    data: Mapping[str, Any],
+    training: Mapping[str, Any],
+    command: str,
+) -> Card:
+    """The card of `model`, trained on `frames[split.train]` and all `extra` frames; its errors are added later.
+
+    Args:
+        data: `describe_frames` of the frames, with "split" (`describe_split`) and whatever else is worth knowing.
+        training: settings, steps, minutes, device.
+    """
+    numbers = tuple(int(number) for number in frames.numbers)
+    hyperparameters = model.hyperparameters.to_dict()
+    return Card(
+        name=name,
+        architecture=model.architecture,
+        variant=getattr(model.hyperparameters, "name", model.architecture),
+        hyperparameters=hyperparameters,
+        elements=tuple(hyperparameters["elements"]),
+        composition=numbers,
+        qm_charge=frames.qm_charge,
+        cutoffs=model.cutoffs,
+        level_of_theory=frames.header.level_of_theory,
+        level_settings=dict(frames.header.level_settings),
+        data=dict(data),
+        training={**training, "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__},
+        bounds=_bounds(frames, split, extra),
+        license="MIT",
+        command=without_folders(command),
+        ampmm_version=ampmm_version(),
+    )
+
+
+def _bounds(frames: FrameSet, split: Split, extra: Sequence[FrameSet]) -> dict[str, Any]:
+    everything = concatenated(frames, extra)
+    return training_bounds(everything, np.concatenate([split.train, np.arange(frames.n_frames, everything.n_frames)]))

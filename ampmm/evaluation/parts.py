@@ -1,0 +1,72 @@
+"""Which frames of a file a model is compared with: the parts of its own split, or all of another file."""
+
+import numpy as np
+
+from ampmm.data.schema import FrameSet
+from ampmm.data.splits import fingerprint, split_frames
+from ampmm.elements import symbols
+from ampmm.errors import InputError
+from ampmm.export.metadata import Card
+
+CHOICES = ("auto", "from-card", "all")
+
+
+def check_comparable(card: Card, frames: FrameSet, file: str) -> None:
+    """Refuse frames that the model cannot be measured on: unlabelled, or another system, charge or level of theory."""
+    if frames.energy is None:
+        raise InputError(f"data: {file} has no labels to compare with; run `ampmm label` on it first")
+    if frames.n_frames == 0:
+        raise InputError(f"data: {file} holds no frames yet; go on with `ampmm label`")
+    differences = []
+    if card.composition and sorted(card.composition) != sorted(frames.numbers.tolist()):
+        differences.append(
+            f"the QM region is {' '.join(symbols(frames.numbers))} in the file, "
+            f"{' '.join(symbols(card.composition))} in the model"
+        )
+    elif unknown := sorted(set(frames.numbers.tolist()) - set(card.elements)):
+        differences.append(f"the model does not know {', '.join(symbols(unknown))}")
+    if card.qm_charge is not None and frames.qm_charge != card.qm_charge:
+        differences.append(f"qm_charge is {frames.qm_charge} in the file, {card.qm_charge} in the model")
+    if frames.header.level_of_theory != card.level_of_theory:
+        level = frames.header.level_of_theory
+        differences.append(f"the level of theory is {level!r} in the file, {card.level_of_theory!r} in the model")
+    if differences:
+        raise InputError(f"data: {file} cannot be compared with model {card.name!r}: {'; '.join(differences)}")
+
+
+def differing_settings(card: Card, frames: FrameSet) -> list[str]:
+    """Settings of the labels that are not those of the model's training labels, in words."""
+    own, other = card.level_settings, frames.header.level_settings
+    return [
+        f"{name}: {other.get(name)!r} in the file, {own.get(name)!r} in training"
+        for name in sorted({*own, *other})
+        if own.get(name) != other.get(name)
+    ]
+
+
+def parts_of(card: Card, frames: FrameSet, file: str, choice: str = "auto") -> dict[str, np.ndarray]:
+    """Frame indices by part.
+
+    "from-card" makes the split of the card again, for which the file has to hold exactly the frames of the training;
+    "all" is one part; "auto" is the first where the file is the one of the training, else the second.
+    """
+    if choice not in CHOICES:
+        raise InputError(f"split: expected one of {', '.join(CHOICES)}, got {choice!r}")
+    same_frames = card.data.get("fingerprint") == fingerprint(frames)
+    if choice == "all" or (choice == "auto" and not same_frames):
+        return {"all": np.arange(frames.n_frames)}
+    if not same_frames:
+        raise InputError(
+            f"split: {file} does not hold the frames that model {card.name!r} was trained on "
+            f"({card.data.get('frames')} frames of {card.data.get('file')}), so their split means nothing here; use --split all"
+        )
+    split = card.data["split"]
+    sizes = (split["train"], split["validation"], split["test"])
+    return split_frames(frames, split["scheme"], sizes, split["seed"])._asdict()
+
+
+def thinned(indices: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` of the indices, evenly spaced; 0 is no limit."""
+    if limit <= 0 or len(indices) <= limit:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]

@@ -1,0 +1,48 @@
+"""Checkpoints of a training run: tensors and plain values only, written whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ampmm.errors import InputError
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write to a neighbouring file first and rename, so that a kill leaves the previous checkpoint."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; raises `InputError` when it is missing or damaged."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state["config"], state["fingerprint"], state["step"]
+    except FileNotFoundError:
+        raise InputError(f"checkpoint: {path} does not exist; train without --resume first") from None
+    except Exception as error:
+        raise InputError(f"checkpoint: {path} cannot be read ({error}); it is damaged or no checkpoint") from None
+    return state
+
+
+def load_checkpoint(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Read the checkpoint of a run with this configuration and these frames (see `ampmm.data.splits.fingerprint`).
+
+    One of another run is refused, naming the differences. The data file may have been moved: its frames count, not its path.
+    """
+    state = read_checkpoint(path)
+    stored = state["config"]
+    if state["fingerprint"] != fingerprint:
+        raise InputError(
+            f"checkpoint: {path} was trained on other frames than those of {config['data']}; resume with the same file "
+            "(frames labelled since then change the split)"
+        )
+    moved = ("data", "extra_data")
+    differing = [name for name in config if name not in moved and stored.get(name) != config[name]]
+    if differing:
+        details = "; ".join(f"{name}: {stored.get(name)!r} in the checkpoint, {config[name]!r} now" for name in differing)
+        raise InputError(f"checkpoint: {path} belongs to a run with another configuration: {details}")
+    return state

@@ -1,0 +1,104 @@
+"""What a training run is made of: one frozen dataclass, read from YAML, stored with every checkpoint."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from ampmm.data.splits import SCHEMES
+from ampmm.errors import InputError
+
+_NUMBER = (int, float)
+_EXPECTED = {int: int, float: _NUMBER, str: str}
+_WORDS = {int: "a whole number", _NUMBER: "a number", str: "text"}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training run. The optimiser, schedule and loss weights default to the paper's (Eq. 12, A.2).
+
+    Fields:
+        data: labelled HDF5 file.
+        extra_data: labelled HDF5 files of the same system, all of whose frames are for training: hot or distorted ones, say.
+        start_from: folder of an earlier run of the same architecture, whose weights this one begins with (fine-tuning).
+        name: of the model; becomes the name in its card.
+        architecture, hyperparameters: of the model, see `ampmm.models`; `elements` is taken from the data.
+        split, n_train, n_validation, n_test, seed: see `ampmm.data.splits`; the seed also sets weights and order.
+        steps, batch_size: optimiser steps and frames per step.
+        learning_rate, final_learning_rate: the rate falls exponentially from one to the other after a linear warm-up.
+        gradient_clip: largest norm of the gradient of the loss.
+        force_weight: λ of Eq. 12; the energy has 1 - λ.
+        mm_force_weight: of the MM forces, relative to the QM forces.
+        ema_decay: of the exponential moving average of the weights, which is what is evaluated and kept; 0 for none.
+        validation_interval, n_validation_checked: how often, and on how many of the validation frames.
+        checkpoint_interval: steps between checkpoints.
+    """
+
+    data: str
+    name: str
+    extra_data: list[str] = field(default_factory=list)
+    start_from: str = ""
+    architecture: str = "amp"
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    split: str = "random"
+    n_train: int = 7000
+    n_validation: int = 2000
+    n_test: int = 1000
+    seed: int = 0
+    steps: int = 400_000
+    batch_size: int = 5
+    learning_rate: float = 5.0e-4
+    final_learning_rate: float = 1.0e-5
+    warmup_steps: int = 0
+    gradient_clip: float = 1.0
+    force_weight: float = 0.8
+    mm_force_weight: float = 100.0
+    ema_decay: float = 0.0
+    validation_interval: int = 1000
+    n_validation_checked: int = 200
+    checkpoint_interval: int = 1000
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, expected = getattr(self, each.name), _EXPECTED.get(each.type)
+            if expected is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+                hint = "; YAML reads 1e-3 as text, write 1.0e-3" if expected is _NUMBER and isinstance(value, str) else ""
+                raise InputError(f"{each.name}: expected {_WORDS[expected]}, got {value!r}{hint}")
+        if self.split not in SCHEMES:
+            raise InputError(f"split: expected one of {', '.join(SCHEMES)}, got {self.split!r}")
+        if not 0.0 <= self.force_weight <= 1.0:
+            raise InputError(f"force_weight: expected 0 to 1 (λ of Eq. 12), got {self.force_weight}")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise InputError(f"ema_decay: expected 0 to below 1, got {self.ema_decay}")
+        for name in ("n_train", "n_validation", "n_test", "steps", "batch_size", "learning_rate", "final_learning_rate",
+                     "gradient_clip", "validation_interval", "n_validation_checked", "checkpoint_interval"):  # fmt: skip
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from a mapping; unknown or missing names raise `InputError`."""
+        known = [each.name for each in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise InputError(f"training configuration: unknown name(s) {', '.join(unknown)}; known are {', '.join(known)}")
+        missing = [name for name in ("data", "name") if name not in values]
+        if missing:
+            raise InputError(f"training configuration: {' and '.join(missing)} must be given")
+        return cls(**values)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a YAML file."""
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"training configuration {path}: cannot be read as YAML: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"training configuration {path}: expected names and values, got {type(values).__name__}")
+        return cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as YAML and JSON can hold them."""
+        return asdict(self)

@@ -1,0 +1,40 @@
+"""A run's folder read back: its configuration, its frames, and the model as of its last checkpoint."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ampmm.data.hdf5 import read_frames
+from ampmm.data.schema import FrameSet
+from ampmm.errors import InputError
+from ampmm.training.config import TrainingConfig
+from ampmm.training.trainer import TrainedModel, Trainer
+
+
+class RestoredRun(NamedTuple):
+    """A run, finished or not."""
+
+    config: TrainingConfig
+    frames: FrameSet
+    extra: list[FrameSet]  # of config.extra_data
+    trained: TrainedModel
+
+
+def restore_run(folder: Path, data: str | None = None, extra_data: Sequence[str] = ()) -> RestoredRun:
+    """Read a run's folder; `data` and `extra_data` say where its HDF5 files lie now, if they were moved.
+
+    Raises:
+        InputError: the folder is no run, its checkpoint is damaged, or the data holds other frames.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"run folder: {folder} holds no config.yaml; expected a folder of `ampmm train`")
+    config = TrainingConfig.from_yaml(folder / "config.yaml")
+    if data is not None:
+        config = dataclasses.replace(config, data=data)
+    if extra_data:
+        config = dataclasses.replace(config, extra_data=list(extra_data))
+    frames, extra = read_frames(config.data), [read_frames(path) for path in config.extra_data]
+    trainer = Trainer(config, frames, folder, extra=extra)
+    trainer.resume()
+    return RestoredRun(config, frames, extra, trainer.trained())

@@ -1,0 +1,72 @@
+"""The card of a finished run: what it says is what the data and the run were."""
+
+import numpy as np
+import pytest
+from support.toy_frames import LEVEL, toy_frames
+
+from ampmm.data.splits import fingerprint, split_frames
+from ampmm.evaluation import describe_frames, training_bounds
+from ampmm.evaluation.card import without_folders
+from ampmm.geometry.bonds import bonded_pairs
+
+
+def test_bounds_are_the_extremes_of_the_training_frames_alone():
+    frames = toy_frames(12)
+    train = np.array([0, 3, 5])
+    positions = frames.positions_qm[train]
+    o_h = np.linalg.norm(positions[:, 1:] - positions[:, :1], axis=-1)
+    h_h = np.linalg.norm(positions[:, 1] - positions[:, 2], axis=-1)
+    bounds = training_bounds(frames, train)
+    assert bounds["min_distance"] == pytest.approx({"H-H": h_h.min(), "H-O": o_h.min()}, abs=1e-4)
+    assert bounds["max_bond"] == pytest.approx({"H-O": o_h.max()}, abs=1e-4)
+    norms = np.linalg.norm(frames.forces_qm[train], axis=-1)
+    assert bounds["max_force_qm"] == pytest.approx(norms.max(), abs=0.01)
+    everything = training_bounds(frames, np.arange(12))
+    assert everything["min_distance"]["H-O"] < bounds["min_distance"]["H-O"]
+
+
+def test_bonds_follow_from_covalent_radii():
+    # Methanol: three C-H, C-O and O-H; the nearest pair that is not bonded is 1.9 Å apart.
+    numbers = np.array([6, 8, 1, 1, 1, 1])
+    positions = np.array([
+        [-0.047, 0.664, 0.0], [-0.047, -0.758, 0.0], [-1.093, 0.970, 0.0],
+        [0.438, 1.071, 0.889], [0.438, 1.071, -0.889], [0.862, -1.057, 0.0],
+    ])  # fmt: skip
+    assert bonded_pairs(numbers, positions).tolist() == [[0, 1], [0, 2], [0, 3], [0, 4], [1, 5]]
+
+
+def test_frames_are_described_by_trajectory():
+    described = describe_frames(toy_frames(24), "folder/frames.h5")
+    assert (described["file"], described["frames"], described["temperatures_K"]) == ("frames.h5", 24, [300.0, 350.0])
+    assert [each["frames"] for each in described["trajectories"]] == [12, 12]
+    assert described["span_ps"] == pytest.approx(0.22)
+
+
+def test_folders_of_the_machine_do_not_travel_with_the_card():
+    command = "ampmm label /home/me/data/a.h5 systems/uracil -o /scratch/b.h5 --set path=/opt/x/c.dat"
+    given = {"command": command, "force": ["kJ/mol/Å", 3.0, "C/H"]}
+    assert without_folders(given) == {
+        "command": "ampmm label a.h5 systems/uracil -o b.h5 --set path=c.dat",
+        "force": ["kJ/mol/Å", 3.0, "C/H"],
+    }
+
+
+def test_card_of_a_run_is_complete(toy_model, toy_folder):
+    card, frames = toy_model.card, toy_frames(24)
+    assert (card.name, card.variant, card.qm_charge) == ("toy", "AMP(1)-DP", 0)
+    assert (card.elements, card.composition) == ((1, 8), (8, 1, 1))
+    assert card.level_of_theory == LEVEL
+    assert card.level_settings == {"k": 400.0}
+    assert card.data["fingerprint"] == fingerprint(frames)
+    assert card.data["split"] == {"scheme": "random", "seed": 0, "train": 16, "validation": 4, "test": 4}
+    assert set(card.errors) == {"train", "validation", "test"}
+    assert card.training["steps"] == card.training["planned_steps"] == 20
+    assert str(toy_folder) not in card.to_json()
+    assert card.bounds == training_bounds(frames, split_frames(frames, "random", (16, 4, 4), 0).train)
+
+
+def test_hyperparameters_of_the_card_build_the_same_model(toy_model):
+    from ampmm.models import build_model
+
+    model = build_model(toy_model.card.architecture, toy_model.card.hyperparameters)
+    assert sum(parameter.numel() for parameter in model.parameters()) == toy_model.card.training["parameters"]

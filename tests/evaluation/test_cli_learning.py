@@ -1,0 +1,100 @@
+"""The commands train, export, info and evaluate, one after another."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from ampmm.cli import evaluate, export, info, train
+from ampmm.errors import InputError
+from ampmm.export import load_model
+
+
+def ampmm(module, *arguments):
+    return CliRunner().invoke(module.command, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_a_run_leaves_its_files(toy_folder):
+    assert {path.name for path in (toy_folder / "run").iterdir()} == {"config.yaml", "checkpoint.pt", "log.csv", "model.pt"}
+    log = np.genfromtxt(toy_folder / "run" / "log.csv", delimiter=",", names=True)
+    assert log["step"].tolist() == [5.0, 10.0, 15.0, 20.0]
+
+
+def test_an_existing_folder_is_refused_and_left_alone(toy_folder):
+    before = (toy_folder / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(InputError, match=r"run exists and is not overwritten; .* --resume"):
+        ampmm(train, toy_folder / "train.yaml", "-o", toy_folder / "run")
+    assert (toy_folder / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_resume_needs_a_run(toy_folder, tmp_path):
+    with pytest.raises(InputError, match="there is no run in"):
+        ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "nothing", "--resume")
+
+
+def test_bad_data_leaves_no_folder_behind(toy_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"missing.h5"):
+        ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run", "--data", tmp_path / "missing.h5")
+    assert not (tmp_path / "run").exists()
+
+
+def test_export_adds_independent_errors_to_the_card(toy_folder, tmp_path):
+    target = tmp_path / "toy.pt"
+    result = ampmm(export, toy_folder / "run", "-o", target, "--independent", toy_folder / "independent.h5")
+    card = load_model(target).card
+    assert "independent" in result.output
+    assert set(card.errors) == {"train", "validation", "test", "independent"}
+    assert card.data["evaluated_frames"]["independent"] == 6
+    assert card.data["independent"]["independent"]["file"] == "independent.h5"
+    with pytest.raises(InputError, match=r"toy.pt exists and is not overwritten; .* --force"):
+        ampmm(export, toy_folder / "run", "-o", target)
+
+
+def test_exported_weights_are_the_averaged_ones(toy_folder, toy_model):
+    state = torch.load(toy_folder / "run" / "checkpoint.pt", weights_only=True)
+    for name, value in toy_model.module.named_parameters():
+        assert torch.equal(value, state["average"][f"module.{name}"])
+    assert any(not torch.equal(v, state["model"][n]) for n, v in toy_model.module.named_parameters())
+
+
+def test_export_of_what_is_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"holds no config.yaml; expected a folder of `ampmm train`"):
+        ampmm(export, tmp_path, "-o", tmp_path / "toy.pt")
+
+
+def test_info_prints_the_card(toy_folder, toy_model):
+    path = toy_folder / "run" / "model.pt"
+    text = ampmm(info, path).output
+    for expected in ("AMP(1)-DP", "H2O", "harmonic bonds and point charges", "validation", "H-O", "300, 350"):
+        assert expected in text
+    assert json.loads(ampmm(info, path, "--json").output) == json.loads(toy_model.card.to_json())
+
+
+def test_info_without_a_model_lists_the_shipped_ones():
+    assert isinstance(json.loads(ampmm(info, "--json").output), list)
+    assert ampmm(info).output.strip()
+
+
+def test_evaluate_repeats_the_errors_of_the_card(toy_folder, toy_model, tmp_path):
+    result = ampmm(evaluate, toy_folder / "run" / "model.pt", toy_folder / "frames.h5", "-o", tmp_path / "report",
+                   "--log", toy_folder / "run" / "log.csv")  # fmt: skip
+    assert all(part in result.output for part in ("train", "validation", "test"))
+    stored = json.loads((tmp_path / "report" / "errors.json").read_text())["errors"]
+    for part, quantities in toy_model.card.errors.items():
+        for quantity, expected in quantities.items():
+            assert stored[part][quantity] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    plots = {"parity_train.png", "parity_validation.png", "parity_test.png", "learning_curve.png"}
+    assert plots <= {path.name for path in (tmp_path / "report").iterdir()}
+
+
+def test_evaluate_takes_an_independent_file_whole(toy_folder):
+    output = ampmm(evaluate, toy_folder / "run" / "model.pt", toy_folder / "independent.h5", "--limit", 4).output
+    assert "4 of 6" in output
+    assert "train" not in output
+
+
+def test_learning_curve_needs_a_folder(toy_folder):
+    with pytest.raises(InputError, match="give --output too"):
+        ampmm(evaluate, toy_folder / "run" / "model.pt", toy_folder / "frames.h5", "--log", toy_folder / "run" / "log.csv")

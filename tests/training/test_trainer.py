@@ -1,0 +1,203 @@
+"""Training runs on a toy: they learn, they resume to the same weights, and nothing that goes wrong loses a checkpoint."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from support.toy_frames import toy_frames
+
+from ampmm.errors import InputError
+from ampmm.training import Trainer, TrainingConfig
+from ampmm.training.checkpoint import save_checkpoint
+
+CONFIG = TrainingConfig(
+    data="toy.h5",
+    name="toy",
+    hyperparameters={"order": 1, "width": 16, "n_layers": 2, "multipole_scale": 0.1, "energy_scale": 10.0, "charge_scale": 0.1},
+    n_train=16,
+    n_validation=4,
+    n_test=4,
+    steps=12,
+    batch_size=3,
+    learning_rate=3.0e-3,
+    final_learning_rate=1.0e-3,
+    warmup_steps=3,
+    gradient_clip=100.0,
+    ema_decay=0.9,
+    validation_interval=4,
+    checkpoint_interval=4,
+)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return toy_frames(24)
+
+
+def trainer(frames, folder, **changes):
+    folder.mkdir(exist_ok=True)
+    return Trainer(dataclasses.replace(CONFIG, **changes), frames, folder)
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_amp_bms_learns_too(frames, tmp_path):
+    """Its long-range pairs and fields reach the trainer; polarizabilities and charges get gradients through the forces."""
+    values = {"width": 16, "edge_width": 8, "head_width": 8, "n_channels": 2, "moment_divisor": 5.0}
+    run = trainer(frames, tmp_path, architecture="amp-bms", hyperparameters=values, steps=60, validation_interval=20)
+    before = {name: value.clone() for name, value in run.model.named_parameters()}
+    run.run(progress=False)
+    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    assert log["loss"][-1] < 0.5 * log["loss"][0]
+    unmoved = [name for name, value in run.model.named_parameters() if torch.equal(value, before[name])]
+    assert not unmoved
+
+
+def test_errors_fall(frames, tmp_path):
+    run = trainer(frames, tmp_path, steps=120, validation_interval=30)
+    run.run(progress=False)
+    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    assert log["step"].tolist() == [30.0, 60.0, 90.0, 120.0]
+    assert log["loss"][-1] < 0.1 * log["loss"][0]
+    assert log["validation_energy_mae"][-1] < 0.3 * frames.energy.std()
+    assert log["validation_forces_mm_mae"][-1] < 0.2 * frames.forces_mm.std()
+
+
+def test_learning_rate_warms_up_and_falls_to_its_end(frames, tmp_path):
+    run = trainer(frames, tmp_path, validation_interval=1)
+    run.run(progress=False)
+    rates = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)["learning_rate"]
+    assert rates.argmax() == CONFIG.warmup_steps - 1
+    assert rates.max() == pytest.approx(CONFIG.learning_rate)
+    assert rates[-1] == pytest.approx(CONFIG.final_learning_rate)
+
+
+def test_resumed_run_ends_with_the_same_bits(frames, tmp_path):
+    whole = trainer(frames, tmp_path / "whole")
+    whole.run(progress=False)
+    halted = trainer(frames, tmp_path / "halted")
+    interrupt_after(halted, 7)
+    with pytest.raises(KeyboardInterrupt):
+        halted.run(progress=False)
+    resumed = trainer(frames, tmp_path / "halted")
+    resumed.resume()
+    assert resumed.step == 7
+    resumed.run(progress=False)
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    assert torch.equal(weights(resumed.averaged_model()), weights(whole.averaged_model()))
+    assert not torch.equal(weights(whole.model), weights(whole.averaged_model()))
+
+
+def interrupt_after(run, n_steps):
+    """Ctrl-C in the middle of step `n_steps`."""
+    ordinary = run._train_step
+
+    def step(evaluator, batch):
+        if run.step == n_steps - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return ordinary(evaluator, batch)
+
+    run._train_step = step
+
+
+def test_steps_done_again_are_logged_once(frames, tmp_path):
+    run = trainer(frames, tmp_path, checkpoint_interval=5, validation_interval=1)
+    ordinary = run._train_step
+
+    def fails_at_step_8(evaluator, batch):
+        if run.step == 7:
+            raise RuntimeError("power cut")
+        return ordinary(evaluator, batch)
+
+    run._train_step = fails_at_step_8
+    with pytest.raises(RuntimeError, match="power cut"):
+        run.run(progress=False)
+    resumed = trainer(frames, tmp_path, checkpoint_interval=5, validation_interval=1)
+    resumed.resume()
+    assert resumed.step == 5
+    resumed.run(progress=False)
+    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    assert log["step"].tolist() == list(range(1, 13))
+
+
+def test_every_pass_visits_every_training_frame_once(frames, tmp_path):
+    run = trainer(frames, tmp_path, steps=12)
+    visited = []
+    for batch in run._training_batches():
+        run.step += 1
+        visited += batch.energy.tolist()
+    expected = sorted(frames.energy[run.split.train].tolist())
+    assert sorted(visited[:16]) == sorted(visited[16:32]) == expected
+    assert visited[:16] != visited[16:32]
+
+
+def test_resume_with_another_configuration_is_refused(frames, tmp_path):
+    trainer(frames, tmp_path).save()
+    with pytest.raises(InputError, match=r"another configuration: batch_size: 3 in the checkpoint, 2 now"):
+        trainer(frames, tmp_path, batch_size=2).resume()
+
+
+def test_resume_with_other_frames_is_refused_but_a_moved_file_is_not(frames, tmp_path):
+    trainer(frames, tmp_path).save()
+    trainer(frames, tmp_path, data="elsewhere/toy.h5").resume()
+    with pytest.raises(InputError, match="trained on other frames"):
+        trainer(toy_frames(28), tmp_path).resume()
+
+
+def test_resume_without_a_checkpoint(frames, tmp_path):
+    with pytest.raises(InputError, match=r"checkpoint.pt does not exist; train without --resume first"):
+        trainer(frames, tmp_path).resume()
+
+
+def test_damaged_checkpoint_is_named(frames, tmp_path):
+    run = trainer(frames, tmp_path)
+    run.save()
+    whole = run.checkpoint_path.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+        run.checkpoint_path.write_bytes(damage)
+        with pytest.raises(InputError, match=r"checkpoint.pt cannot be read"):
+            trainer(frames, tmp_path).resume()
+
+
+def test_a_kill_while_writing_keeps_the_old_checkpoint(frames, tmp_path, monkeypatch):
+    run = trainer(frames, tmp_path)
+    run.save()
+    before = run.checkpoint_path.read_bytes()
+
+    def half_a_file(state, path):
+        path.write_bytes(before[: len(before) // 2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", half_a_file)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(run.checkpoint_path, {})
+    assert run.checkpoint_path.read_bytes() == before
+    trainer(frames, tmp_path).resume()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_checkpoint(frames, tmp_path):
+    spoilt = frames._replace(forces_qm=frames.forces_qm.copy())
+    run = trainer(spoilt, tmp_path)
+    run.save()
+    before = run.checkpoint_path.read_bytes()
+    spoilt.forces_qm[run.split.train] = np.nan
+    with pytest.raises(InputError, match="the loss is nan at step 0; lower learning_rate"):
+        run.run(progress=False)
+    assert run.checkpoint_path.read_bytes() == before
+
+
+def test_unlabelled_frames_are_refused(frames, tmp_path):
+    with pytest.raises(InputError, match=r"toy.h5 has no labels; run `ampmm label`"):
+        trainer(frames._replace(energy=None), tmp_path)
+
+
+def test_weights_depend_on_the_seed_alone(frames, tmp_path):
+    first, again = trainer(frames, tmp_path), trainer(frames, tmp_path)
+    other = trainer(frames, tmp_path, seed=1)
+    assert torch.equal(weights(first.model), weights(again.model))
+    assert not torch.equal(weights(first.model), weights(other.model))

@@ -1,0 +1,58 @@
+"""Training configurations: unknown, missing and senseless values are named."""
+
+import pytest
+
+from ampmm.errors import InputError
+from ampmm.training import TrainingConfig
+
+REQUIRED = {"data": "frames.h5", "name": "toy"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({**REQUIRED, "learning_rat": 1e-3}, "unknown name.* learning_rat; known are data, name"),
+        ({"name": "toy"}, "data must be given"),
+        ({**REQUIRED, "learning_rate": "1e-3"}, "learning_rate: expected a number, got '1e-3'; YAML reads 1e-3 as text"),
+        ({**REQUIRED, "steps": 10.5}, "steps: expected a whole number, got 10.5"),
+        ({**REQUIRED, "steps": True}, "steps: expected a whole number, got True"),
+        ({**REQUIRED, "steps": 0}, "steps: expected a positive number"),
+        ({**REQUIRED, "split": "shuffled"}, "split: expected one of random, temporal"),
+        ({**REQUIRED, "force_weight": 1.5}, "force_weight: expected 0 to 1"),
+        ({**REQUIRED, "ema_decay": 1.0}, "ema_decay: expected 0 to below 1"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values, message):
+    with pytest.raises(InputError, match=message):
+        TrainingConfig.from_dict(values)
+
+
+def test_yaml_round_trip(tmp_path):
+    import yaml
+
+    config = TrainingConfig.from_dict({**REQUIRED, "learning_rate": 2.0e-3, "hyperparameters": {"order": 2}})
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()))
+    assert TrainingConfig.from_yaml(path) == config
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "data: [unclosed\n"])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"training configuration .*config.yaml"):
+        TrainingConfig.from_yaml(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere.yaml"):
+        TrainingConfig.from_yaml(tmp_path / "nowhere.yaml")
+
+
+def test_shipped_uracil_configuration_is_valid():
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "systems" / "uracil" / "train.yaml"
+    config = TrainingConfig.from_yaml(path)
+    assert config.name == "uracil"
+    assert config.hyperparameters["order"] == 3
