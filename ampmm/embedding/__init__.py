@@ -1,0 +1,36 @@
+"""The QM region inside an OpenMM System: selection, classical terms, backends, files."""
+
+from ampmm.embedding.backends import BACKENDS, Backend, get_backend
+from ampmm.embedding.bounds import Bounds, bounds_from_card
+from ampmm.embedding.computations import Evaluator
+from ampmm.embedding.mixed_system import add_force, bonds_within, create_mixed_system
+from ampmm.embedding.mm_forces import Stripped, strip_qm_terms
+from ampmm.embedding.presets import PRESETS, Preset, create_preset_system, get_preset
+from ampmm.embedding.regions import select_qm_atoms
+from ampmm.embedding.serialization import deserialize_system, serialize_system
+from ampmm.embedding.shifted_reaction_field import use_shifted_reaction_field
+from ampmm.embedding.structure_files import LoadedStructure, load_structure
+
+__all__ = [
+    "BACKENDS",
+    "PRESETS",
+    "Backend",
+    "Bounds",
+    "Evaluator",
+    "LoadedStructure",
+    "Preset",
+    "Stripped",
+    "add_force",
+    "bonds_within",
+    "bounds_from_card",
+    "create_mixed_system",
+    "create_preset_system",
+    "deserialize_system",
+    "get_backend",
+    "get_preset",
+    "load_structure",
+    "select_qm_atoms",
+    "serialize_system",
+    "strip_qm_terms",
+    "use_shifted_reaction_field",
+]

@@ -1,0 +1,317 @@
+"""A classical System with a model in it: the QM region's energy, polarized by the MM charges around it."""
+
+import io
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+from openmm.app import Topology
+
+from ampmm.embedding.backends import BACKENDS, FORCE_NAME, get_backend
+from ampmm.embedding.boundary import refuse_boundary, refuse_virtual_sites
+from ampmm.embedding.bounds import bounds_from_card
+from ampmm.embedding.computations import Evaluator, EvaluatorComputation
+from ampmm.embedding.mm_forces import read_charges, refuse_qm_terms, strip_qm_terms
+from ampmm.embedding.regions import check_system_matches, select_qm_atoms
+from ampmm.errors import BackendError, EmbeddingError, InputError
+from ampmm.export import LoadedModel, Potential, load_model
+from ampmm.geometry.cell import largest_cutoff
+from ampmm.memory import keep_freed_memory
+from ampmm.physics.coulomb import ELECTROSTATICS
+from ampmm.physics.walls import DistanceWalls
+
+Model = str | Path | LoadedModel | Evaluator
+
+
+@dataclass(frozen=True)
+class ForceOptions:
+    """How the model's force is made; the keywords of `create_mixed_system` and `add_force`."""
+
+    backend: str  # "auto", "torchforce" or "python"
+    electrostatics: str  # "auto", "reaction-field" or "bare"
+    coulomb_cutoff: float | None  # Å
+    qm_charge: int | None  # e
+    force_group: int
+    skin: float  # Å
+    walls: bool
+    dtype: torch.dtype
+
+
+def create_mixed_system(
+    topology: Topology,
+    mm_system: openmm.System,
+    qm_atoms: str | Sequence[int] | np.ndarray,
+    model: Model,
+    backend: str = "auto",
+    electrostatics: str = "auto",
+    coulomb_cutoff: float | None = None,
+    qm_charge: int | None = None,
+    force_group: int = 0,
+    skin: float = 1.0,
+    walls: bool = True,
+    keep: Iterable[str] = (),
+    dtype: torch.dtype = torch.float32,
+) -> tuple[openmm.System, np.ndarray]:
+    """A new System in which the model stands for the QM region and everything else is classical.
+
+    Args:
+        topology: of the whole system.
+        mm_system: its classical System with MM charges; it is not changed.
+        qm_atoms: atom indices, a residue name, or an MDTraj selection.
+        model: name of a shipped model, path of a ``.pt`` file, a `LoadedModel`, or any `Evaluator` (droplets only).
+        backend: ``"auto"``, ``"torchforce"`` or ``"python"``.
+        electrostatics: between QM and MM atoms: ``"auto"``, ``"reaction-field"`` or ``"bare"``. Auto takes the shifted
+            reaction field if the System has periodic boundaries, else bare Coulomb.
+        coulomb_cutoff: of the reaction field, Å; default the model's own if its card has one, else 12 Å, or half the box
+            if that is less.
+        qm_charge: net charge of the QM region, e; default the model's own, or for an Evaluator and for models that take
+            any charge the sum of the classical charges, rounded.
+        force_group: of the model's force, 0 to 31.
+        skin: of the neighbour lists, Å.
+        walls: whether QM distances beyond those of the model's training, as its card has them, are driven back by a steep
+            harmonic wall (`ampmm.physics.walls`). Inside the bounds the walls are zero.
+        keep: names of forces to leave as they are; see `strip_qm_terms`.
+        dtype: `torch.float32` or `torch.float64`, the model's arithmetic.
+
+    Returns:
+        The new System, and the QM atoms' indices (N,), ascending.
+
+    Raises:
+        InputError, EmbeddingError, BackendError, ModelFileError: an argument does not fit the others; see the message.
+    """
+    options = ForceOptions(backend, electrostatics, coulomb_cutoff, qm_charge, force_group, skin, walls, dtype)
+    qm = _selected(topology, mm_system, qm_atoms)
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
+    _refuse_second_model(mm_system, keep)
+    stripped = strip_qm_terms(mm_system, qm, topology, keep)
+    _add(stripped.system, topology, qm, stripped.charges, model, options)
+    return stripped.system, qm
+
+
+def add_force(
+    system: openmm.System,
+    topology: Topology,
+    qm_atoms: str | Sequence[int] | np.ndarray,
+    model: Model,
+    backend: str = "auto",
+    electrostatics: str = "auto",
+    coulomb_cutoff: float | None = None,
+    qm_charge: int | None = None,
+    force_group: int = 0,
+    skin: float = 1.0,
+    walls: bool = True,
+    keep: Iterable[str] = (),
+    dtype: torch.dtype = torch.float32,
+) -> np.ndarray:
+    """Add only the model's force to a System whose QM terms are already out (`strip_qm_terms`, or the user's own script).
+
+    The System gets the force in place. Constraints between QM atoms may stay, as the user's choice. The arguments are
+    those of `create_mixed_system`; forces named in `keep` are not searched for QM terms.
+
+    Returns:
+        The QM atoms' indices (N,), ascending.
+
+    Raises:
+        EmbeddingError: the System still counts QM energies or charges, which the force would count a second time.
+        InputError, BackendError, ModelFileError: an argument does not fit the others; see the message.
+    """
+    options = ForceOptions(backend, electrostatics, coulomb_cutoff, qm_charge, force_group, skin, walls, dtype)
+    qm = _selected(topology, system, qm_atoms)
+    region = set(map(int, qm))
+    kept = frozenset([keep] if isinstance(keep, str) else keep)
+    charges = read_charges(system, region)
+    refuse_boundary(system, region, topology, kept)
+    refuse_virtual_sites(system, region, topology)
+    refuse_qm_terms(system, region, kept)
+    _refuse_second_model(system, kept)
+    _add(system, topology, qm, charges, model, options)
+    return qm
+
+
+def _refuse_second_model(system: openmm.System, kept: Collection[str]) -> None:
+    if FORCE_NAME not in kept and any(force.getName() == FORCE_NAME for force in system.getForces()):
+        raise EmbeddingError(
+            f"system: expected one without a model, got one that holds a force {FORCE_NAME!r} already; a second would count "
+            "the same atoms twice, and two QM regions do not see each other's charges, so start from the classical "
+            f"System, or, if this is meant, give keep=[{FORCE_NAME!r}]"
+        )
+
+
+def _selected(topology: Topology, system: openmm.System, qm_atoms: str | Sequence[int] | np.ndarray) -> np.ndarray:
+    check_system_matches(topology, system)
+    return select_qm_atoms(topology, qm_atoms)
+
+
+def _add(
+    system: openmm.System, topology: Topology, qm: np.ndarray, charges: np.ndarray, model: Model, options: ForceOptions
+) -> None:
+    if not 0 <= options.force_group <= 31:
+        raise InputError(f"force_group: expected 0 to 31, got {options.force_group}")
+    if not np.isfinite(charges).all():
+        raise EmbeddingError("system: expected finite charges in the NonbondedForce, got NaN or infinity")
+    atoms = list(topology.atoms())
+    numbers = np.array([atoms[i].element.atomic_number for i in qm], dtype=np.int64)
+    mm = np.setdiff1d(np.flatnonzero(charges), qm)  # uncharged sites feel and do nothing
+    if isinstance(model, (str, Path)):
+        model = load_model(model)
+    if isinstance(model, LoadedModel):
+        force = _model_force(system, model, numbers, qm, mm, charges, options, bonds_within(topology, qm))
+    else:
+        force = _evaluator_force(system, model, numbers, qm, mm, charges, options)
+    force.setName(FORCE_NAME)
+    force.setForceGroup(options.force_group)
+    system.addForce(force)
+
+
+def _model_force(
+    system: openmm.System,
+    model: LoadedModel,
+    numbers: np.ndarray,
+    qm: np.ndarray,
+    mm: np.ndarray,
+    charges: np.ndarray,
+    options: ForceOptions,
+    bonds: Sequence[tuple[int, int]],
+) -> openmm.Force:
+    numbers = model.check_numbers(numbers)
+    asked = _rounded_charge(charges[qm]) if options.qm_charge is None and model.card.qm_charge is None else options.qm_charge
+    charge = model.check_charge(asked)
+    if options.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"dtype: expected torch.float32 or torch.float64, got {options.dtype}")
+    if not options.skin > 0.0:
+        raise InputError(f"skin: expected a positive length in Å, got {options.skin}")
+    periodic = system.usesPeriodicBoundaryConditions()
+    electrostatics, coulomb_cutoff = _electrostatics(system, model, options)
+    if periodic:
+        cutoffs = {
+            "coulomb_cutoff": coulomb_cutoff,
+            "the model's polarization cutoff": _polarization(model),
+            "the model's QM–QM cutoff": float(model.card.cutoffs["qm"]),
+        }
+        _check_cutoffs(system, cutoffs)
+    keep_freed_memory()
+    potential = Potential(
+        model.module if options.dtype == torch.float32 else _converted(model.module, options.dtype),
+        torch.as_tensor(numbers),
+        torch.as_tensor(qm),
+        torch.as_tensor(mm),
+        torch.as_tensor(charges[mm]),
+        float(charge),
+        cutoff=float(model.card.cutoffs["qm"]),
+        polarization_cutoff=_polarization(model),
+        long_range_cutoff=float(model.card.cutoffs.get("long_range", 0.0)),
+        periodic=periodic,
+        electrostatics=electrostatics,
+        coulomb_cutoff=coulomb_cutoff,
+        walls=_walls(model, numbers, bonds) if options.walls else None,
+        skin=float(options.skin),
+        dtype=options.dtype,
+    )
+    return get_backend(options.backend).make_force(potential, periodic)
+
+
+def _evaluator_force(
+    system: openmm.System,
+    evaluator: Evaluator,
+    numbers: np.ndarray,
+    qm: np.ndarray,
+    mm: np.ndarray,
+    charges: np.ndarray,
+    options: ForceOptions,
+) -> openmm.Force:
+    if not callable(getattr(evaluator, "evaluate", None)):
+        raise InputError(
+            "model: expected a shipped model's name, a .pt path, a LoadedModel or an object with evaluate(), "
+            f"got {type(evaluator).__name__}"
+        )
+    if system.usesPeriodicBoundaryConditions():
+        raise EmbeddingError(
+            "model: an evaluator (a labeller, say) sees bare charges around it, which only a droplet has, got a System "
+            "with periodic boundaries; cut out a droplet, or use a .pt model"
+        )
+    if options.electrostatics not in ("auto", "bare") or options.coulomb_cutoff is not None:
+        raise InputError("electrostatics: an evaluator works with bare Coulomb; leave electrostatics and its cutoff out")
+    if options.backend not in ("auto", "python"):
+        raise BackendError(f'backend: an evaluator is Python code and needs backend="python", got {options.backend!r}')
+    reason = BACKENDS["python"].missing()
+    if reason:
+        raise BackendError(f"backend 'python': {reason}")
+    charge = _rounded_charge(charges[qm]) if options.qm_charge is None else options.qm_charge
+    return openmm.PythonForce(EvaluatorComputation(evaluator, numbers, qm, mm, charges[mm], charge))
+
+
+def _rounded_charge(charges: np.ndarray) -> int:
+    return round(float(charges.sum()))
+
+
+def _electrostatics(system: openmm.System, model: LoadedModel, options: ForceOptions) -> tuple[str, float | None]:
+    """The named option and its cutoff, Å; without one for bare Coulomb."""
+    periodic = system.usesPeriodicBoundaryConditions()
+    name = options.electrostatics
+    if name == "auto":
+        name = "reaction-field" if periodic else "bare"
+    if name not in ELECTROSTATICS:
+        raise InputError(f'electrostatics: expected "auto", {", ".join(map(repr, ELECTROSTATICS))}, got {name!r}')
+    if name == "bare":
+        if periodic:
+            raise InputError(
+                'electrostatics: "bare" Coulomb jumps when the nearest image of a charge changes, and the System has '
+                'periodic boundaries; use "reaction-field"'
+            )
+        if options.coulomb_cutoff is not None:
+            raise InputError(
+                'coulomb_cutoff: "bare" Coulomb has no cutoff; leave it out or choose electrostatics="reaction-field"'
+            )
+        return name, None
+    cutoff = options.coulomb_cutoff
+    if cutoff is None:
+        return name, model.default_coulomb_cutoff(_half_box(system) if periodic else float("inf"))
+    if not 0.0 < cutoff < float("inf"):
+        raise InputError(f"coulomb_cutoff: expected a positive length in Å, got {cutoff}")
+    return name, float(cutoff)
+
+
+def _check_cutoffs(system: openmm.System, cutoffs: dict[str, float | None]) -> None:
+    largest = _half_box(system)
+    for name, cutoff in cutoffs.items():
+        if cutoff is not None and cutoff > largest:
+            raise InputError(
+                f"{name}: expected at most half the box, {largest:.2f} Å (half the smallest diagonal element of the "
+                f"box vectors), got {cutoff:.2f} Å; use a larger box or a smaller cutoff"
+            )
+
+
+def _half_box(system: openmm.System) -> float:
+    vectors = system.getDefaultPeriodicBoxVectors()
+    return largest_cutoff(torch.tensor([list(vector.value_in_unit(unit.angstrom)) for vector in vectors]))
+
+
+def bonds_within(topology: Topology, qm: np.ndarray) -> list[tuple[int, int]]:
+    """Bonds of the Topology between QM atoms, as positions within the QM region."""
+    place = {int(index): i for i, index in enumerate(qm)}
+    return [
+        (place[bond[0].index], place[bond[1].index])
+        for bond in topology.bonds()
+        if bond[0].index in place and bond[1].index in place
+    ]
+
+
+def _walls(model: LoadedModel, numbers: np.ndarray, bonds: Sequence[tuple[int, int]]) -> DistanceWalls:
+    bounds = bounds_from_card(model.card.bounds, numbers.tolist(), bonds)
+    return DistanceWalls(torch.as_tensor(bounds.min_distance), torch.as_tensor(bounds.max_distance))
+
+
+def _polarization(model: LoadedModel) -> float:
+    return float(model.card.cutoffs["polarization"])
+
+
+def _converted(module: torch.jit.ScriptModule, dtype: torch.dtype) -> torch.jit.ScriptModule:
+    # `to` works in place, and the loaded model must stay as it is; a deep copy's parameters would be no leaves.
+    archive = io.BytesIO()
+    torch.jit.save(module, archive)
+    archive.seek(0)
+    return torch.jit.load(archive).to(dtype)
