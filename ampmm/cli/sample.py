@@ -1,0 +1,92 @@
+"""`ampmm sample`: QM/MM dynamics of a droplet; its frames into an HDF5 file."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ampmm.errors import InputError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.argument("system")
+@click.option(
+    "--driver",
+    default="gfn2-xtb",
+    help="What moves the QM region: a labeller (gfn2-xtb, pyscf), a shipped model's name, or a .pt file.",
+)
+@click.option("--temperature", default=300.0, help="K")
+@click.option("--time", default=10.0, help="Length of the stored trajectory, ps.")
+@click.option("--interval", default=10.0, help="Time between two stored frames, fs.")
+@click.option("--timestep", default=1.0, help="fs")
+@click.option("--equilibration", default=3.0, help="Time before the first frame, after minimisation, ps.")
+@click.option("--friction", default=1.0, help="Of the Langevin thermostat, 1/ps; ten times that while equilibrating.")
+@click.option(
+    "--hydrogen-mass",
+    default=3.0,
+    help="Mass of the QM hydrogens, amu. Averages do not depend on it; 3 allows 1 fs steps.",
+)
+@click.option("--mm-region", default=14.0, help="Molecules with an atom within this distance of a QM atom are stored, Å.")
+@click.option("--seed", default=1, help="Of velocities and thermostat.")
+@click.option("--trajectory-id", default=0, help="Number stored with every frame, to tell trajectories apart.")
+@click.option("--accuracy", default=1.0, help="xtb's accuracy factor while sampling; labels are computed anew with their own.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The HDF5 file of frames.")
+@click.option("--resume", is_flag=True, help="Continue a trajectory that was stopped; --time may be longer than before.")
+def command(system: str, driver: str, accuracy: float, output: Path, resume: bool, **settings) -> None:
+    """Sample frames of SYSTEM by QM/MM molecular dynamics.
+
+    SYSTEM is a folder name under systems/ (such as uracil) or a path to a folder with a system.yaml that describes a
+    droplet. The droplet is minimised, equilibrated, and moved with rigid water and a flexible QM region, which feels
+    all MM charges. Frames carry no labels; `ampmm label` computes them.
+
+    \b
+    Example:
+      ampmm sample systems/uracil --temperature 350 --time 25 --trajectory-id 2 --seed 2 -o walker_350K.h5
+    """
+    from tqdm import tqdm
+
+    from ampmm.simulation.droplet_files import load_droplet
+    from ampmm.simulation.sampling import SamplingSettings, sample
+
+    checked = SamplingSettings(**settings)
+    if output.exists() and not resume:
+        raise InputError(f"--output: {output} exists and is not overwritten; choose another name, or continue it with --resume")
+    if not output.parent.is_dir():
+        raise InputError(f"--output: the folder {output.parent} does not exist; make it first")
+    evaluator, name = _driver(driver, accuracy)
+    droplet = load_droplet(system)
+    with tqdm(total=checked.n_frames, unit="frame", smoothing=0.05, mininterval=1.0) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        try:
+            n_frames = sample(
+                droplet,
+                evaluator,
+                checked,
+                output,
+                driver=name,
+                command="ampmm " + " ".join(sys.argv[1:]),
+                resume=resume,
+                report=bar.write,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            click.echo(f"\nstopped; the frames before are in {output}, go on with the same command and --resume", err=True)
+            raise SystemExit(130) from None
+    click.echo(f"{n_frames} frames in {output}")
+
+
+def _driver(driver: str, accuracy: float):
+    """The evaluator and its name in the file's header."""
+    from ampmm.reference import LABELLERS, get_labeller
+
+    if driver.lower() == "gfn2-xtb":
+        return get_labeller(driver, accuracy=accuracy, warm_start=True), f"GFN2-xTB, accuracy {accuracy:g}"
+    if driver.lower() in LABELLERS:
+        return get_labeller(driver), driver
+    from ampmm.export import load_model
+
+    return load_model(driver), driver

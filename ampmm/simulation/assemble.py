@@ -1,0 +1,187 @@
+"""From a config to an OpenMM Simulation: files, model, ML/MM System, restraints, barostat, integrator."""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import openmm
+import torch
+from openmm import app, unit
+
+from ampmm.embedding import Bounds, bonds_within, bounds_from_card, create_mixed_system, load_structure, select_qm_atoms
+from ampmm.errors import InputError
+from ampmm.export import load_model
+from ampmm.simulation.config import CLASSICAL, SimulationConfig
+from ampmm.simulation.droplet import add_droplet_restraints
+from ampmm.simulation.system_files import SystemFiles, read_system
+from ampmm.units import ANGSTROM_PER_NM
+
+MM_CUTOFF_NM: Final = 1.0
+CONSTRAINT_TOLERANCE: Final = 1e-6
+SEED_SPAN: Final = 2**31 - 1
+
+
+class Region(NamedTuple):
+    """The QM region of a run and what evaluates it."""
+
+    model: Any  # an Evaluator, or None for a classical run
+    indices: np.ndarray  # (N,) int
+    numbers: np.ndarray  # (N,) int
+    labels: tuple[str, ...]  # unique atom names
+    mm_indices: np.ndarray  # (M,) int
+    mm_charges: np.ndarray  # (M,) e
+    qm_charge: int
+    bounds: Bounds
+
+
+class Assembled(NamedTuple):
+    """All that a run needs."""
+
+    topology: app.Topology
+    system: openmm.System
+    positions: np.ndarray  # (n_atoms, 3) nm
+    region: Region
+
+
+def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
+    """Read the system, load the model, build the ML/MM System with the ensemble's forces.
+
+    Args:
+        config: the run's settings.
+        model: an Evaluator to use instead of the one that the config names.
+
+    Raises:
+        InputError, EmbeddingError, ModelFileError, BackendError: see the functions called.
+    """
+    files = read_system(config.system, config.form)
+    structure = load_structure(files.topology, files.coordinates)
+    topology = structure.topology
+    mm_system = _classical_system(structure, files)
+    if model is None:
+        name = config.model or files.model
+        if not name:
+            raise InputError(f"model: expected a model's name, got none, and {files.name} names none; give --model")
+        model = None if name == CLASSICAL else load_model(name)
+    indices = np.asarray(select_qm_atoms(topology, files.qm_atoms), dtype=np.int64)
+    system = mm_system
+    if model is not None:
+        system, _ = create_mixed_system(
+            topology,
+            mm_system,
+            indices,
+            model,
+            backend=config.backend,
+            electrostatics=config.electrostatics,
+            qm_charge=files.qm_charge,
+            dtype=torch.float64 if config.precision == "float64" else torch.float32,
+        )
+    if files.droplet is not None:
+        add_droplet_restraints(system, topology, indices, *files.droplet)
+    if config.ensemble == "NPT":
+        barostat = openmm.MonteCarloBarostat(config.pressure * unit.bar, config.temperature * unit.kelvin)
+        barostat.setRandomNumberSeed(_seed(config, 1))
+        system.addForce(barostat)
+    positions = np.asarray(structure.positions.value_in_unit(unit.nanometer))
+    region = _region(config, files, topology, mm_system, indices, model)
+    return Assembled(topology, system, positions, region)
+
+
+def _classical_system(structure: Any, files: SystemFiles) -> openmm.System:
+    periodic = files.droplet is None
+    return structure.create_system(
+        nonbondedMethod=app.PME if periodic else app.NoCutoff,
+        nonbondedCutoff=MM_CUTOFF_NM * unit.nanometer,
+        constraints=None,
+        rigidWater=True,
+        removeCMMotion=periodic,
+    )
+
+
+def _region(
+    config: SimulationConfig,
+    files: SystemFiles,
+    topology: app.Topology,
+    mm_system: openmm.System,
+    indices: np.ndarray,
+    model: Any,
+) -> Region:
+    atoms = list(topology.atoms())
+    place = {int(index): i for i, index in enumerate(indices)}
+    numbers = np.array([atoms[index].element.atomic_number for index in indices])
+    names = [atoms[index].name for index in indices]
+    labels = tuple(names if len(set(names)) == len(names) else (f"{n}{i}" for i, n in enumerate(names)))
+    bonds = bonds_within(topology, indices)
+    card = getattr(model, "card", None)
+    bounds = bounds_from_card(getattr(card, "bounds", None) or {}, numbers, bonds, config.distance_slack, config.force_slack)
+    charges = _charges(mm_system)
+    mm_indices = np.array([i for i in range(len(atoms)) if i not in place and charges[i] != 0.0], dtype=np.int64)
+    return Region(model, indices, numbers, labels, mm_indices, charges[mm_indices], files.qm_charge, bounds)
+
+
+def _charges(system: openmm.System) -> np.ndarray:
+    """The charges of the classical System, (n_atoms,) e."""
+    force = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
+    return np.array(
+        [force.getParticleParameters(i)[0].value_in_unit(unit.elementary_charge) for i in range(force.getNumParticles())]
+    )
+
+
+def _seed(config: SimulationConfig, stream: int) -> int:
+    """One seed for each random stream, 1 to 2³¹−1: OpenMM reads 0 as "choose one yourself"."""
+    return (config.seed - 1 + stream * 7919) % SEED_SPAN + 1
+
+
+def make_simulation(config: SimulationConfig, assembled: Assembled) -> app.Simulation:
+    """The Simulation, at its start: positions set, velocities not.
+
+    Raises:
+        InputError: an unknown platform.
+    """
+    timestep = config.timestep * unit.femtoseconds
+    if config.ensemble == "NVE":
+        integrator: openmm.Integrator = openmm.VerletIntegrator(timestep)
+    else:
+        integrator = openmm.LangevinMiddleIntegrator(
+            config.temperature * unit.kelvin, config.friction / unit.picosecond, timestep
+        )
+        integrator.setRandomNumberSeed(_seed(config, 2))
+    integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
+    platform, properties = _platform(config)
+    if platform is None:
+        simulation = app.Simulation(assembled.topology, assembled.system, integrator)
+    else:
+        simulation = app.Simulation(assembled.topology, assembled.system, integrator, platform, properties)
+    simulation.context.setPositions(assembled.positions)
+    return simulation
+
+
+def _platform(config: SimulationConfig) -> tuple[openmm.Platform | None, dict[str, str]]:
+    """The platform asked for; "auto" leaves the choice to OpenMM, which takes the fastest."""
+    if config.platform == "auto":
+        return None, {}
+    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+    known = {name.lower(): name for name in names}
+    if config.platform.lower() not in known:
+        raise InputError(f"platform: expected auto or one of {', '.join(names)}, got {config.platform!r}")
+    platform = openmm.Platform.getPlatformByName(known[config.platform.lower()])
+    properties = {}
+    if "Precision" in platform.getPropertyNames():
+        properties["Precision"] = "double" if config.precision == "float64" else "mixed"
+    return platform, properties
+
+
+def draw_velocities(simulation: app.Simulation, config: SimulationConfig) -> None:
+    """Maxwell–Boltzmann velocities at the config's temperature, from its seed."""
+    simulation.context.setVelocitiesToTemperature(config.temperature * unit.kelvin, _seed(config, 3))
+
+
+def evaluate_region(region: Region, positions_nm: np.ndarray, box_nm: np.ndarray | None) -> Any:
+    """The model's Evaluation of a frame; positions (n_atoms, 3) nm, box (3, 3) nm or None."""
+    positions = positions_nm * ANGSTROM_PER_NM
+    return region.model.evaluate(
+        region.numbers,
+        positions[region.indices],
+        positions[region.mm_indices],
+        region.mm_charges,
+        box=None if box_nm is None else box_nm * ANGSTROM_PER_NM,
+        qm_charge=region.qm_charge,
+    )

@@ -1,0 +1,168 @@
+"""The settings of `ampmm simulate`: a frozen dataclass, read from YAML, that rejects names it does not know."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from ampmm.errors import InputError
+
+FORMS: Final = ("box", "droplet")
+ENSEMBLES: Final = ("NVT", "NPT", "NVE")
+PRECISIONS: Final = ("float32", "float64")
+CLASSICAL: Final = "classical"
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """Everything that decides a run; it is stored in the run's folder and read again by `--resume`.
+
+    system: a folder name under `systems/`, or a path to a folder with a `system.yaml`. form: "box" or "droplet".
+    model: a shipped model's name or a `.pt` file; "" takes the system's own; "classical" leaves the force field as it is.
+    backend: "auto", "torchforce" or "python". electrostatics: "auto", or the same by name:
+    "reaction-field" in a box, "bare" in a droplet.
+    platform: an OpenMM platform or "auto". precision: of the model, and of a CUDA or OpenCL platform.
+    ensemble: "NVT", "NPT" or "NVE". temperature: K. pressure: bar. friction: 1/ps. timestep: fs.
+    steps: of the whole trajectory, from its start. report_interval, checkpoint_interval: steps.
+    minimize: iterations at most, of the MM atoms around the QM region, 0 for none.
+    seed: of velocities, thermostat and barostat.
+    distance_slack, force_slack: how far beyond the model's training bounds the QM region may go before the run stops,
+    as a fraction of the bound. output: the run's folder; "" means runs/<system>-<form>.
+    """
+
+    system: str = "uracil"
+    form: str = "box"
+    model: str = ""
+    backend: str = "auto"
+    electrostatics: str = "auto"
+    platform: str = "auto"
+    precision: str = "float32"
+    ensemble: str = "NVT"
+    temperature: float = 300.0
+    pressure: float = 1.0
+    friction: float = 1.0
+    timestep: float = 0.5
+    steps: int = 2000
+    report_interval: int = 50
+    checkpoint_interval: int = 200
+    minimize: int = 100
+    seed: int = 1
+    distance_slack: float = 0.1
+    force_slack: float = 0.5
+    output: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "pressure", "friction", "timestep", "steps", "report_interval", "checkpoint_interval"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
+        for name in ("minimize", "distance_slack", "force_slack"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)!r}")
+        # OpenMM takes 0 for "choose one yourself", which no second run repeats; above 2³¹−1 it fails without a message.
+        if not 1 <= self.seed < 2**31:
+            raise InputError(f"seed: expected 1 to {2**31 - 1}, got {self.seed}")
+        for name, known in (("form", FORMS), ("ensemble", ENSEMBLES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.ensemble == "NPT" and self.form == "droplet":
+            raise InputError("ensemble: expected NVT or NVE for a droplet, got NPT; a droplet has no box to scale")
+        fitting = ("auto", "bare") if self.form == "droplet" else ("auto", "reaction-field")
+        if self.electrostatics not in fitting:
+            raise InputError(f"electrostatics: expected {' or '.join(fitting)} for a {self.form}, got {self.electrostatics!r}")
+        if self.checkpoint_interval % self.report_interval:
+            raise InputError(
+                f"checkpoint_interval: expected a multiple of report_interval {self.report_interval}, "
+                f"got {self.checkpoint_interval}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.output) if self.output else Path("runs") / f"{Path(self.system).name}-{self.form}"
+
+
+def steps_of_time(time_ps: float, timestep_fs: float) -> int:
+    """The number of steps of `timestep_fs` (fs) in `time_ps` (ps), at least one.
+
+    Raises:
+        InputError: the time is not a positive number.
+    """
+    if not 0 < time_ps < float("inf"):
+        raise InputError(f"time: expected a positive number of ps, got {time_ps}")
+    return max(1, round(1000.0 * time_ps / timestep_fs))
+
+
+def config_from(settings: Mapping[str, Any], source: str = "settings") -> SimulationConfig:
+    """A config from named settings.
+
+    Args:
+        settings: field names and values; `time` (ps) may stand for `steps`.
+        source: named in error messages.
+
+    Raises:
+        InputError: an unknown name (the known ones are listed), a value of the wrong type, or out of range.
+    """
+    fields = {field.name: field for field in dataclasses.fields(SimulationConfig)}
+    known = [*fields, "time"]
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise InputError(f"{source}: unknown setting {name!r}{hint} Known: {', '.join(known)}")
+        values[name] = _typed(name, value, float if name == "time" else fields[name].type, source)
+    if "time" in values:
+        if "steps" in values:
+            raise InputError(f"{source}: expected steps or time, got both; leave one out")
+        timestep = values.get("timestep", SimulationConfig.timestep)
+        if not timestep > 0:
+            raise InputError(f"timestep: expected a positive number, got {timestep!r}")
+        values["steps"] = steps_of_time(values.pop("time"), timestep)
+    return SimulationConfig(**values)
+
+
+def _typed(name: str, value: Any, kind: Any, source: str) -> Any:
+    """`value` as `kind`, without silent conversions: no bool for a number, no 2.5 for an int."""
+    if kind is str and isinstance(value, (str, Path)):
+        return str(value)
+    if kind in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+            if kind is float and number == number:
+                return number
+            if kind is int and number.is_integer():
+                return int(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    wanted = {str: "text", int: "a whole number", float: "a number"}[kind]
+    raise InputError(f"{source}: {name}: expected {wanted}, got {value!r}")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings a YAML file names, unchecked; a system or model that exists beside the file becomes a full path.
+
+    Raises:
+        InputError: no such file, or it holds no YAML mapping.
+    """
+    if not path.is_file():
+        raise InputError(f"config: expected a YAML file, found nothing at {path}")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config: {path} is not YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"config: expected names and values in {path}, got {type(settings).__name__}")
+    for name in ("system", "model"):
+        value = settings.get(name)
+        if isinstance(value, str) and value and (path.parent / value).exists():
+            settings[name] = str((path.parent / value).resolve())
+    return settings
+
+
+def write_config(config: SimulationConfig, path: Path) -> None:
+    """Store a config as YAML, in the order of its fields."""
+    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))

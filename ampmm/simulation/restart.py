@@ -1,0 +1,100 @@
+"""Stopping and going on: checkpoints that a kill cannot halve, and the way back from them.
+
+`checkpoint.chk` is OpenMM's own: bitwise, random numbers included, good on the same machine, platform and version.
+`state.xml` holds positions, velocities, box and step as text: good anywhere, but the thermostat draws new numbers.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import openmm
+from openmm import app
+
+from ampmm.errors import DataFileError, InputError
+
+CHECKPOINT: Final = "checkpoint.chk"
+STATE: Final = "state.xml"
+CONFIG: Final = "config.yaml"
+TRAJECTORY: Final = "trajectory.dcd"
+STATE_DATA: Final = "state.csv"
+ML_TERMS: Final = "ml.csv"
+INITIAL: Final = "initial.pdb"
+FINAL: Final = "final.pdb"
+RUN_FILES: Final = (CONFIG, TRAJECTORY, STATE_DATA, ML_TERMS, INITIAL, FINAL, CHECKPOINT, STATE)
+
+
+class Restarted(NamedTuple):
+    """Where a resumed run stands."""
+
+    step: int
+    bitwise: bool  # False: from state.xml
+
+
+def refuse_overwrite(folder: Path) -> None:
+    """Raise `InputError` if `folder` holds files of an earlier run."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: expected a folder, got the file {folder}; give another name")
+    found = [name for name in RUN_FILES if (folder / name).exists()]
+    if found:
+        raise InputError(
+            f"output: {folder} holds an earlier run ({', '.join(found)}), which is never overwritten; "
+            "add --resume to continue it, or give another folder with --output"
+        )
+
+
+def require_run(folder: Path) -> None:
+    """Raise `InputError` if there is nothing in `folder` to resume."""
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"--resume: expected the folder of an earlier run, found no {CONFIG} in {folder}")
+    if not any((folder / name).is_file() for name in (CHECKPOINT, STATE)):
+        raise InputError(
+            f"--resume: the run in {folder} stopped before its first checkpoint; remove the folder and start again"
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or leave the old one."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save_checkpoint(simulation: app.Simulation, folder: Path) -> None:
+    """Write both restart files; each names its own step, so either alone is consistent."""
+    write_atomically(folder / CHECKPOINT, simulation.context.createCheckpoint())
+    state = simulation.context.getState(positions=True, velocities=True, parameters=True)
+    write_atomically(folder / STATE, openmm.XmlSerializer.serialize(state).encode())
+
+
+def load_checkpoint(simulation: app.Simulation, folder: Path) -> Restarted:
+    """Bring `simulation` back to the last checkpoint.
+
+    Raises:
+        DataFileError: neither file can be read.
+    """
+    reasons = []
+    if (folder / CHECKPOINT).is_file():
+        try:
+            simulation.context.loadCheckpoint((folder / CHECKPOINT).read_bytes())
+            return Restarted(simulation.context.getStepCount(), bitwise=True)
+        except openmm.OpenMMException as error:
+            reasons.append(f"{CHECKPOINT}: {error}")
+    if (folder / STATE).is_file():
+        try:
+            state = openmm.XmlSerializer.deserialize((folder / STATE).read_text())
+            simulation.context.setState(state)
+            return Restarted(simulation.context.getStepCount(), bitwise=False)
+        except (openmm.OpenMMException, UnicodeDecodeError, ValueError) as error:
+            reasons.append(f"{STATE}: {error}")
+    raise DataFileError(
+        f"{folder}: expected a checkpoint that fits this System, could read none ({'; '.join(reasons)}); "
+        "start again in another folder"
+    )

@@ -1,0 +1,340 @@
+"""Running a simulation: start or resume, step in chunks, report, guard, checkpoint, stop with the last good frame."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import openmm
+from openmm import app, unit
+from tqdm import tqdm
+
+from ampmm.errors import InputError, SimulationStopped
+from ampmm.simulation import restart
+from ampmm.simulation.assemble import Assembled, assemble, draw_velocities, evaluate_region, make_simulation
+from ampmm.simulation.config import SimulationConfig, config_from, read_settings, write_config
+from ampmm.simulation.guard import complaint, finite
+from ampmm.simulation.minimization import minimize_around
+from ampmm.simulation.reporters import STATE_COLUMNS, Table, Trajectory, ml_columns
+from ampmm.units import ANGSTROM_PER_NM, AVOGADRO, GAS_CONSTANT
+
+CHUNK: Final = 100  # steps between looks at a pending Ctrl-C
+LAST_GOOD_PDB: Final = "last_good.pdb"
+LAST_GOOD_XML: Final = "last_good.xml"
+
+
+class Result(NamedTuple):
+    """What a finished, or interrupted, run leaves."""
+
+    folder: Path
+    trajectory: Path
+    step: int
+    ns_per_day: float
+    interrupted: bool
+
+
+class Good(NamedTuple):
+    """The last frame that passed all checks."""
+
+    step: int
+    state: openmm.State
+
+
+class _Outputs(NamedTuple):
+    trajectory: Trajectory
+    state_data: Table
+    ml_terms: Table | None
+
+    def sync(self) -> None:
+        for file in self:
+            if file is not None:
+                file.sync()
+
+    def close(self) -> None:
+        for file in self:
+            if file is not None:
+                file.close()
+
+
+def start(config: SimulationConfig, model: Any = None, progress: bool = True) -> Result:
+    """Run a new simulation in `config.folder`.
+
+    Args:
+        config: the settings.
+        model: an Evaluator to use instead of the one that the config names.
+        progress: whether to show a progress bar.
+
+    Raises:
+        InputError: the folder holds an earlier run; or see `assemble`.
+        SimulationStopped: the dynamics left the range where its numbers mean anything, or the disk is full.
+    """
+    folder = config.folder
+    restart.refuse_overwrite(folder)
+    assembled = assemble(config, model)
+    simulation = make_simulation(config, assembled)
+    with _disk_errors(folder, simulation):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_config(config, folder / restart.CONFIG)
+        if progress and config.minimize:
+            print(f"minimising (at most {config.minimize} iterations)", file=sys.stderr, flush=True)
+        good = _prepare(simulation, config, assembled)
+        _write_pdb(folder / restart.INITIAL, assembled.topology, good.state)
+        outputs = _open_outputs(config, assembled, folder, None)
+        restart.save_checkpoint(simulation, folder)
+    return _run(config, assembled, simulation, outputs, good, progress)
+
+
+def resume(folder: Path, steps: int | None = None, model: Any = None, progress: bool = True) -> Result:
+    """Continue the run in `folder` from its last checkpoint; frames after it are cut off and made again.
+
+    Args:
+        folder: of the earlier run.
+        steps: a new length of the whole trajectory, from its start; None keeps the old one.
+        model, progress: as in `start`.
+
+    Raises:
+        InputError: no run there, or it is already that long.
+        DataFileError: its files cannot be continued.
+        SimulationStopped: as in `start`.
+    """
+    restart.require_run(folder)
+    settings = read_settings(folder / restart.CONFIG)
+    settings["output"] = str(folder)
+    if steps is not None:
+        settings["steps"] = steps
+    config = config_from(settings, str(folder / restart.CONFIG))
+    assembled = assemble(config, model)
+    simulation = make_simulation(config, assembled)
+    restarted = restart.load_checkpoint(simulation, folder)
+    if restarted.step >= config.steps:
+        raise InputError(
+            f"--resume: the run in {folder} already has {restarted.step} steps of {config.steps}; "
+            "give a greater --steps or --time, counted from the run's start"
+        )
+    if not restarted.bitwise:
+        print(f"{restart.CHECKPOINT} does not load here; continuing from {restart.STATE} with new random numbers.")
+    with _disk_errors(folder, simulation):
+        outputs = _open_outputs(config, assembled, folder, restarted.step)
+        write_config(config, folder / restart.CONFIG)
+    return _run(config, assembled, simulation, outputs, Good(restarted.step, _state(simulation)), progress)
+
+
+def _prepare(simulation: app.Simulation, config: SimulationConfig, assembled: Assembled) -> Good:
+    """Relax the surroundings and draw velocities; the frame must already be a good one."""
+    try:
+        if config.minimize:
+            fixed = assembled.region.indices if assembled.region.model is not None else ()
+            minimize_around(simulation.context, fixed, config.minimize)
+        else:
+            simulation.context.applyConstraints(simulation.integrator.getConstraintTolerance())
+        draw_velocities(simulation, config)
+        state = _state(simulation)
+        reason = _check(state, assembled, _evaluation(assembled, state))
+    except openmm.OpenMMException as error:
+        reason = f"OpenMM stopped ({error})"
+    if reason:
+        raise SimulationStopped(
+            f"before the first step: {reason}. Nothing was run; look at the starting structure, or choose another model"
+        )
+    return Good(0, state)
+
+
+def _open_outputs(config: SimulationConfig, assembled: Assembled, folder: Path, step: int | None) -> _Outputs:
+    """The run's three files, new, or cut back to `step`."""
+    frames = None if step is None else step // config.report_interval
+    timestep_ps = config.timestep / 1000.0
+    tables = [Table(folder / restart.STATE_DATA, STATE_COLUMNS, step)]
+    if assembled.region.model is not None:
+        tables.append(Table(folder / restart.ML_TERMS, ml_columns(assembled.region.labels), step))
+    trajectory = Trajectory(folder / restart.TRAJECTORY, assembled.topology, timestep_ps, config.report_interval, frames)
+    return _Outputs(trajectory, tables[0], tables[1] if len(tables) > 1 else None)
+
+
+def _run(
+    config: SimulationConfig,
+    assembled: Assembled,
+    simulation: app.Simulation,
+    outputs: _Outputs,
+    good: Good,
+    progress: bool,
+) -> Result:
+    folder, first, step = config.folder, good.step, good.step
+    bar = tqdm(
+        total=config.steps,
+        initial=step,
+        unit="step",
+        disable=not progress,
+        file=sys.stderr,
+        mininterval=0.5 if sys.stderr.isatty() else 15.0,
+    )
+    began = time.perf_counter()
+    try:
+        with _interrupt() as pending, _disk_errors(folder, simulation):
+            while step < config.steps and not pending():
+                target = min(config.steps, (step // config.report_interval + 1) * config.report_interval, step + CHUNK)
+                _advance(simulation, target - step, assembled, folder, good)
+                bar.update(target - step)
+                step = target
+                if step % config.report_interval == 0 or step == config.steps:
+                    good = _report(simulation, config, assembled, outputs, step, good)
+                    bar.set_postfix_str(_rate_text(config, step - first, began), refresh=False)
+                if step % config.checkpoint_interval == 0:
+                    outputs.sync()
+                    restart.save_checkpoint(simulation, folder)
+            interrupted = step < config.steps
+            good = _checked(simulation, assembled, step, good, folder)[0]
+            outputs.sync()
+            restart.save_checkpoint(simulation, folder)
+            _write_pdb(folder / restart.FINAL, assembled.topology, good.state)
+    finally:
+        bar.close()
+        outputs.close()
+    rate = _ns_per_day(config, step - first, time.perf_counter() - began)
+    return Result(folder, folder / restart.TRAJECTORY, step, rate, interrupted)
+
+
+def _advance(simulation: app.Simulation, steps: int, assembled: Assembled, folder: Path, good: Good) -> None:
+    try:
+        simulation.integrator.step(steps)
+    except openmm.OpenMMException as error:
+        _stop(f"OpenMM could not take the next step ({error})", assembled, folder, good)
+
+
+def _report(
+    simulation: app.Simulation, config: SimulationConfig, assembled: Assembled, outputs: _Outputs, step: int, good: Good
+) -> Good:
+    """Check the frame, then write it to all files; returns it as the last good one."""
+    good, evaluation = _checked(simulation, assembled, step, good, config.folder)
+    if step % config.report_interval:
+        return good  # a last step between two reports: the final structure has it
+    state, time_ps = good.state, step * config.timestep / 1000.0
+    box = _box(assembled, state)
+    outputs.trajectory.write(_positions(state), box)
+    outputs.state_data.write([step, time_ps, *_thermodynamics(assembled.system, state, box)])
+    if outputs.ml_terms is not None:
+        outputs.ml_terms.write([step, time_ps, evaluation.energy, *evaluation.dipole, *evaluation.charges_qm])
+    return good
+
+
+def _checked(simulation: app.Simulation, assembled: Assembled, step: int, good: Good, folder: Path) -> tuple[Good, Any]:
+    """The present frame if it is good, with the model's Evaluation; else stop."""
+    try:
+        state = _state(simulation)
+        evaluation = _evaluation(assembled, state)
+        reason = _check(state, assembled, evaluation)
+    except openmm.OpenMMException as error:  # the model's force itself refuses positions that are not finite
+        reason = f"OpenMM stopped ({error})"
+    if reason:
+        _stop(reason, assembled, folder, good, step)
+    return Good(step, state), evaluation
+
+
+def _evaluation(assembled: Assembled, state: openmm.State) -> Any:
+    positions = _positions(state)
+    if assembled.region.model is None or not np.isfinite(positions).all():
+        return None
+    return evaluate_region(assembled.region, positions, _box(assembled, state))
+
+
+def _check(state: openmm.State, assembled: Assembled, evaluation: Any) -> str:
+    """What is wrong with a frame, or ""."""
+    potential = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+    if not np.isfinite(_positions(state)).all():
+        return "the positions are not finite"
+    if not finite(potential, kinetic):
+        return f"the energy is not finite (potential {potential}, kinetic {kinetic} kJ/mol)"
+    if not np.isfinite(state.getForces(asNumpy=True)._value).all():
+        return "the forces are not finite"
+    region = assembled.region
+    forces = None if evaluation is None else evaluation.forces_qm
+    positions = _positions(state)[region.indices] * ANGSTROM_PER_NM
+    box = _box(assembled, state)
+    box = None if box is None else box * ANGSTROM_PER_NM
+    return complaint(region.numbers, positions, forces, region.bounds, region.labels, box)
+
+
+def _stop(reason: str, assembled: Assembled, folder: Path, good: Good, step: int | None = None) -> None:
+    """Save the last good frame and raise."""
+    _write_pdb(folder / LAST_GOOD_PDB, assembled.topology, good.state)
+    restart.write_atomically(folder / LAST_GOOD_XML, openmm.XmlSerializer.serialize(good.state).encode())
+    where = f"after step {good.step}" if step is None else f"at step {step}"
+    raise SimulationStopped(
+        f"stopped {where}: {reason}. The last good frame, of step {good.step}, is in {folder / LAST_GOOD_PDB} and "
+        f"{folder / LAST_GOOD_XML}; trajectory and tables end there. A shorter --timestep, a longer equilibration or "
+        "a model trained on such structures may help"
+    )
+
+
+def _state(simulation: app.Simulation) -> openmm.State:
+    return simulation.context.getState(positions=True, velocities=True, forces=True, energy=True, parameters=True)
+
+
+def _positions(state: openmm.State) -> np.ndarray:
+    return state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+
+
+def _box(assembled: Assembled, state: openmm.State) -> np.ndarray | None:
+    if not assembled.system.usesPeriodicBoundaryConditions():
+        return None
+    return state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+
+
+def _thermodynamics(system: openmm.System, state: openmm.State, box: np.ndarray | None) -> tuple[float, ...]:
+    """Potential, kinetic, total energy (kJ/mol), temperature (K), volume (nm³), density (g/mL)."""
+    potential = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+    masses = np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())])
+    freedom = 3 * int((masses > 0).sum()) - system.getNumConstraints()
+    freedom -= 3 * any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
+    temperature = 2.0 * kinetic / (freedom * GAS_CONSTANT)
+    volume = float("nan") if box is None else float(abs(np.linalg.det(box)))
+    density = masses.sum() / (AVOGADRO * 1e-21) / volume  # 1 nm³ is 1e-21 mL
+    return potential, kinetic, potential + kinetic, temperature, volume, density
+
+
+def _write_pdb(path: Path, topology: app.Topology, state: openmm.State) -> None:
+    with path.open("w") as file:
+        app.PDBFile.writeFile(topology, state.getPositions(), file, keepIds=True)
+
+
+def _ns_per_day(config: SimulationConfig, steps: int, seconds: float) -> float:
+    return steps * config.timestep * 1e-6 * 86400.0 / max(seconds, 1e-9)
+
+
+def _rate_text(config: SimulationConfig, steps: int, began: float) -> str:
+    return f"{_ns_per_day(config, steps, time.perf_counter() - began):.3f} ns/day"
+
+
+@contextmanager
+def _disk_errors(folder: Path, simulation: app.Simulation) -> Iterator[None]:
+    """Say what a failed write means for the run."""
+    try:
+        yield
+    except OSError as error:
+        step = simulation.context.getStepCount()
+        raise SimulationStopped(
+            f"stopped at step {step}: cannot write to {folder}: {error}. The last checkpoint written before is "
+            "untouched; free some space or mend the folder's rights, then continue with --resume"
+        ) from error
+
+
+@contextmanager
+def _interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a question asked between chunks, so that a checkpoint can be written."""
+    received: list[int] = []
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, lambda caught, _: received.append(caught))
+    except ValueError:
+        pass  # not in the main thread: signals go to whoever runs it
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,83 @@
+"""Settings: unknown names, wrong types and contradictions are refused with a message that helps."""
+
+import dataclasses
+
+import pytest
+
+from ampmm.errors import InputError
+from ampmm.simulation.config import SimulationConfig, config_from, read_settings, write_config
+from ampmm.simulation.system_files import find_system, known_systems, read_system
+
+
+def test_unknown_name_is_refused_with_the_nearest_and_the_known():
+    with pytest.raises(InputError, match=r"unknown setting 'temprature'; did you mean 'temperature'.*Known: system, form"):
+        config_from({"temprature": 300})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps: expected a positive number, got 0"),
+        ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
+        ({"steps": True}, "steps: expected a whole number, got True"),
+        ({"temperature": "warm"}, "temperature: expected a number, got 'warm'"),
+        ({"temperature": float("nan")}, "temperature: expected a number, got nan"),
+        ({"timestep": -0.5}, "timestep: expected a positive number, got -0.5"),
+        ({"timestep": 0, "time": 1}, "timestep: expected a positive number"),
+        ({"ensemble": "NVP"}, "ensemble: expected one of NVT, NPT, NVE, got 'NVP'"),
+        ({"ensemble": "NPT", "form": "droplet"}, "a droplet has no box"),
+        ({"electrostatics": "bare"}, "expected auto or reaction-field for a box, got 'bare'"),
+        ({"report_interval": 30}, "checkpoint_interval: expected a multiple of report_interval 30, got 200"),
+        ({"steps": 10, "time": 1.0}, "expected steps or time, got both"),
+        ({"time": -1.0}, "time: expected a positive number of ps"),
+        ({"time": float("inf")}, "time: expected a positive number of ps"),
+        ({"seed": 0}, "seed: expected 1 to"),
+        ({"seed": 2**31}, "seed: expected 1 to"),
+    ],
+)
+def test_bad_values(settings, message):
+    with pytest.raises(InputError, match=message):
+        config_from(settings)
+
+
+def test_time_becomes_steps_of_the_given_length():
+    assert config_from({"time": 1.0}).steps == 2000
+    assert config_from({"time": 1.0, "timestep": 2.0}).steps == 500
+    assert config_from({"temperature": 350}).temperature == 350.0
+
+
+def test_written_config_reads_back_equal_and_is_frozen(tmp_path):
+    config = SimulationConfig(steps=7, timestep=0.25, output=str(tmp_path / "µ"))
+    write_config(config, tmp_path / "run.yaml")
+    assert config_from(read_settings(tmp_path / "run.yaml")) == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.steps = 8
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "a: [1", ""])
+def test_files_that_hold_no_settings(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"run\.yaml"):
+        read_settings(tmp_path / "run.yaml")
+
+
+def test_systems_are_found_by_name_and_by_path(small_system):
+    assert "uracil" in known_systems()
+    assert find_system("uracil").name == "uracil"
+    assert find_system(str(small_system)) == find_system(str(small_system / "system.yaml")) == small_system
+    with pytest.raises(InputError, match=r"one of: .*uracil.*; got 'urasil'"):
+        find_system("urasil")
+
+
+def test_system_file_says_what_is_missing(small_system, tmp_path):
+    text = (small_system / "system.yaml").read_text()
+    (tmp_path / "system.yaml").write_text(text)
+    with pytest.raises(InputError, match="box: file not found"):
+        read_system(str(tmp_path), "box")
+    (tmp_path / "system.yaml").write_text(text.replace("wall_radius", "wall_radios"))
+    for name in ("droplet.prmtop", "droplet.inpcrd"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="expected an entry 'wall_radius'"):
+        read_system(str(tmp_path), "droplet")
+    with pytest.raises(InputError, match="describes no 'slab'"):
+        read_system(str(tmp_path), "slab")

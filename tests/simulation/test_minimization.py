@@ -1,0 +1,45 @@
+"""Relaxing the surroundings leaves the QM region, and the System, as they were."""
+
+import numpy as np
+import openmm
+import pytest
+from openmm import unit
+
+from ampmm.simulation.minimization import minimize_around
+
+
+@pytest.fixture
+def context():
+    """A chain of four particles, its springs stretched."""
+    system = openmm.System()
+    springs = openmm.HarmonicBondForce()
+    for _ in range(4):
+        system.addParticle(12.0)
+    for i in range(3):
+        springs.addBond(i, i + 1, 0.15, 1.0e5)
+    system.addForce(springs)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(np.array([[0.2 * i, 0.0, 0.0] for i in range(4)]))
+    return context
+
+
+def positions(context):
+    return context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+
+
+def test_held_atoms_stay_and_the_others_relax(context):
+    before = positions(context)
+    minimize_around(context, [0, 1], 200)
+    after = positions(context)
+    # The spring between the held atoms pulls with 5000 kJ/mol/nm.
+    np.testing.assert_allclose(after[:2], before[:2], atol=0.006)
+    np.testing.assert_allclose(np.linalg.norm(np.diff(after[1:], axis=0), axis=1), 0.15, atol=1e-4)
+
+
+def test_the_system_is_left_as_it_was(context):
+    before = openmm.XmlSerializer.serialize(context.getSystem())
+    minimize_around(context, [0, 1], 5)
+    assert openmm.XmlSerializer.serialize(context.getSystem()) == before
+    at_rest = context.getState(energy=True).getPotentialEnergy()._value
+    context.setPositions(positions(context) + 0.5)
+    assert context.getState(energy=True).getPotentialEnergy()._value == pytest.approx(at_rest)

@@ -1,0 +1,200 @@
+"""Runs: what they write, that resuming continues the same trajectory, that they stop with the last good frame."""
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+
+from ampmm.errors import DataFileError, InputError, SimulationStopped
+from ampmm.simulation import restart
+from ampmm.simulation.config import SimulationConfig
+from ampmm.simulation.runner import resume, start
+
+
+def config(system, folder, **changes):
+    settings = {
+        "system": str(system), "form": "droplet", "model": "classical", "platform": "Reference", "steps": 40,
+        "report_interval": 10, "checkpoint_interval": 20, "minimize": 5, "output": str(folder),
+    }  # fmt: skip
+    return SimulationConfig(**(settings | changes))
+
+
+def run(*arguments, **changes):
+    return start(config(*arguments, **changes), progress=False)
+
+
+def table(path):
+    return np.genfromtxt(path, delimiter=",", names=True)
+
+
+def frames(folder):
+    return mdtraj.load(str(folder / "trajectory.dcd"), top=str(folder / "initial.pdb"))
+
+
+def test_run_writes_all_it_promises(small_system, tmp_path):
+    result = run(small_system, tmp_path / "a")
+    assert (result.step, result.interrupted) == (40, False) and result.ns_per_day > 0
+    assert {file.name for file in result.folder.iterdir()} == set(restart.RUN_FILES) - {restart.ML_TERMS}
+    data = table(result.folder / "state.csv")
+    assert data["step"].tolist() == [10, 20, 30, 40]
+    assert data["time_ps"] == pytest.approx(data["step"] * 0.0005)
+    assert data["total_kJ_per_mol"] == pytest.approx(data["potential_kJ_per_mol"] + data["kinetic_kJ_per_mol"])
+    trajectory = frames(result.folder)
+    assert trajectory.n_frames == 4
+    oxygens, hydrogens = trajectory.xyz[:, 12::3], trajectory.xyz[:, 13::3]
+    assert np.linalg.norm(oxygens - hydrogens, axis=-1) == pytest.approx(0.09572, abs=2e-5)  # water stays rigid
+
+
+def test_earlier_run_is_never_overwritten(small_system, tmp_path):
+    run(small_system, tmp_path / "a", steps=10)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    with pytest.raises(InputError, match=r"holds an earlier run .*--resume"):
+        run(small_system, tmp_path / "a", steps=10)
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="expected a folder, got the file"):
+        run(small_system, tmp_path / "file")
+
+
+def test_resumed_run_is_the_uninterrupted_one_bit_by_bit(small_system, tmp_path):
+    run(small_system, tmp_path / "whole")
+    run(small_system, tmp_path / "parts", steps=20)
+    result = resume(tmp_path / "parts", 40, progress=False)
+    assert result.step == 40
+    assert (frames(tmp_path / "whole").xyz == frames(tmp_path / "parts").xyz).all()
+    assert (tmp_path / "whole" / "state.csv").read_text() == (tmp_path / "parts" / "state.csv").read_text()
+    with pytest.raises(InputError, match="already has 40 steps of 40"):
+        resume(tmp_path / "parts", progress=False)
+
+
+def test_frames_after_the_last_checkpoint_are_made_again(small_system, tmp_path):
+    """A kill between checkpoints: files are ahead of the checkpoint, and end up as if nothing had happened."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(small_system, whole)
+    run(small_system, killed, steps=20)
+    kept = {name: (killed / name).read_bytes() for name in (restart.CHECKPOINT, restart.STATE)}
+    resume(killed, 30, progress=False)
+    for name, content in kept.items():
+        (killed / name).write_bytes(content)
+    resume(killed, 40, progress=False)
+    assert (frames(whole).xyz == frames(killed).xyz).all()
+    assert (whole / "state.csv").read_text() == (killed / "state.csv").read_text()
+
+
+def test_unreadable_checkpoint_falls_back_on_the_state(small_system, tmp_path, capsys):
+    run(small_system, tmp_path / "a", steps=20, ensemble="NVE")
+    run(small_system, tmp_path / "b", steps=40, ensemble="NVE")
+    (tmp_path / "a" / restart.CHECKPOINT).write_bytes(b"rubbish")
+    resume(tmp_path / "a", 40, progress=False)
+    assert "continuing from state.xml" in capsys.readouterr().out
+    assert table(tmp_path / "a" / "state.csv")["step"].tolist() == [10, 20, 30, 40]
+    assert frames(tmp_path / "a").xyz == pytest.approx(frames(tmp_path / "b").xyz, abs=1e-5)  # NVE draws nothing
+    for name in (restart.CHECKPOINT, restart.STATE):
+        (tmp_path / "a" / name).write_bytes(b"rubbish")
+    with pytest.raises(DataFileError, match="could read none"):
+        resume(tmp_path / "a", 60, progress=False)
+
+
+def test_resume_needs_a_run(tmp_path):
+    with pytest.raises(InputError, match=r"found no config\.yaml"):
+        resume(tmp_path, progress=False)
+
+
+def test_constant_energy_is_conserved(small_system, tmp_path):
+    run(small_system, tmp_path / "a", ensemble="NVE", steps=400, checkpoint_interval=400, minimize=50)
+    data = table(tmp_path / "a" / "state.csv")
+    assert np.ptp(data["total_kJ_per_mol"]) < 0.02 * data["kinetic_kJ_per_mol"].mean()
+
+
+def test_barostat_moves_the_box_and_the_columns_say_so(small_system, tmp_path):
+    run(small_system, tmp_path / "a", form="box", ensemble="NPT", pressure=1000.0, steps=100, platform="CPU",
+        checkpoint_interval=100)  # fmt: skip
+    data = table(tmp_path / "a" / "state.csv")
+    assert len(set(data["volume_nm3"])) > 1
+    mass = 112.09 + 40 * 18.015
+    assert data["density_g_per_mL"] == pytest.approx(mass / 602.214076 / data["volume_nm3"], rel=1e-4)
+    assert frames(tmp_path / "a").unitcell_volumes == pytest.approx(data["volume_nm3"], rel=1e-5)
+
+
+def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path):
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    result = run(small_system, tmp_path / "a", steps=10**8, platform="CPU")
+    timer.join()
+    assert result.interrupted and 0 < result.step < 10**8
+    assert len(table(tmp_path / "a" / "state.csv")["step"]) == result.step // 10
+    assert resume(tmp_path / "a", result.step + 10, progress=False).step == result.step + 10
+
+
+def test_model_drives_the_region_and_its_terms_are_written(small_system, tmp_path, springs):
+    result = start(config(small_system, tmp_path / "a"), model=springs, progress=False)
+    data = table(result.folder / "ml.csv")
+    assert data.dtype.names[:6] == ("step", "time_ps", "energy_kJ_per_mol", "dipole_x_eA", "dipole_y_eA", "dipole_z_eA")
+    assert data["charge_O1_e"] == pytest.approx(-0.1) and data["charge_H4_e"] == pytest.approx(0.1)
+    assert (data["energy_kJ_per_mol"] > 0).all() and len(set(data["energy_kJ_per_mol"])) == 4
+    positions = 10 * frames(result.folder).xyz[:, :12].astype(float)
+    dipoles = np.linspace(-0.1, 0.1, 12) @ positions
+    assert np.stack([data[f"dipole_{axis}_eA"] for axis in "xyz"], axis=1) == pytest.approx(dipoles, abs=1e-4)
+
+
+def test_nan_stops_the_run_and_saves_the_last_good_frame(small_system, tmp_path, springs):
+    calls = []
+    evaluate = springs.evaluate
+
+    def failing(*arguments, **named):
+        calls.append(1)
+        springs.scale = float("nan") if len(calls) > 60 else 1.0
+        return evaluate(*arguments, **named)
+
+    springs.evaluate = failing
+    folder = tmp_path / "a"
+    with pytest.raises(SimulationStopped, match="The last good frame, of step") as caught:
+        start(config(small_system, folder, steps=400, minimize=0), model=springs, progress=False)
+    good = mdtraj.load(str(folder / "last_good.pdb"))
+    assert np.isfinite(good.xyz).all()
+    state = openmm.XmlSerializer.deserialize((folder / "last_good.xml").read_text())
+    assert f"of step {state.getStepCount()}," in str(caught.value)
+    assert np.isfinite(frames(folder).xyz).all()
+    assert table(folder / "state.csv")["step"][-1] == state.getStepCount()
+
+
+def test_nan_while_minimising_is_explained(small_system, tmp_path, springs):
+    springs.scale = float("nan")
+    with pytest.raises(SimulationStopped, match=r"before the first step: .*Nothing was run"):
+        start(config(small_system, tmp_path / "a"), model=springs, progress=False)
+
+
+def test_leaving_the_training_bounds_stops_the_run(small_system, tmp_path, springs):
+    springs.card = SimpleNamespace(bounds={"min_distance": {"C-H": 0.5}, "max_force_qm": 1e-3})
+    with pytest.raises(SimulationStopped, match=r"before the first step: the force on .* was not trained"):
+        start(config(small_system, tmp_path / "a"), model=springs, progress=False)
+    springs.card.bounds = {"max_bond": {"C-H": 1.09}, "max_force_qm": 1e6}
+    with pytest.raises(SimulationStopped, match=r"the bond \w+–\w+ is .* Å long"):
+        start(config(small_system, tmp_path / "b", distance_slack=0.02, temperature=2000.0, steps=4000),
+              model=springs, progress=False)  # fmt: skip
+
+
+def test_full_disk_keeps_the_last_checkpoint(small_system, tmp_path, monkeypatch):
+    run(small_system, tmp_path / "a", steps=20)
+    before = {name: (tmp_path / "a" / name).read_bytes() for name in (restart.CHECKPOINT, restart.STATE)}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(restart.os, "replace", full)
+    with pytest.raises(SimulationStopped, match=r"No space left on device.*--resume"):
+        resume(tmp_path / "a", 40, progress=False)
+    assert before == {name: (tmp_path / "a" / name).read_bytes() for name in before}
+    monkeypatch.undo()
+    assert resume(tmp_path / "a", 40, progress=False).step == 40
+
+
+def test_unknown_platform_lists_the_known(small_system, tmp_path):
+    with pytest.raises(InputError, match=r"platform: expected auto or one of Reference, CPU.*, got 'GPU'"):
+        run(small_system, tmp_path / "a", platform="GPU")
+    assert not (tmp_path / "a").exists()
