@@ -1,0 +1,54 @@
+"""The scripts under docs/figures find what was put in."""
+
+import importlib.util
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pytest
+from support.toy_frames import BONDS, toy_frames
+
+from ampmm.units import GAS_CONSTANT
+
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, FIGURES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_drift_is_the_slope_per_degree_of_freedom():
+    random = np.random.default_rng(0)
+    freedom, temperature, slope = 6285, 300.0, 0.01  # kT/ns per degree of freedom
+    time = np.arange(0.01, 10.0, 0.01)
+    per_ps = slope * 1e-3 * freedom * GAS_CONSTANT * temperature
+    kinetic = 0.5 * freedom * GAS_CONSTANT * (temperature + random.normal(scale=5.0, size=len(time)))
+    state = {
+        "time_ps": time,
+        "total_kJ_per_mol": -1e5 + per_ps * time + random.normal(scale=0.8, size=len(time)),
+        "kinetic_kJ_per_mol": kinetic,
+        "temperature_K": 2.0 * kinetic / (freedom * GAS_CONSTANT),
+    }
+    value, error, found_freedom = script("nve_drift").drift(state)
+    assert found_freedom == freedom
+    assert abs(value - slope) < 4.0 * error and error < 0.2 * slope
+
+
+def test_bond_lengths_of_the_same_frames_agree(tmp_path):
+    frames, bonds = toy_frames(30), np.array([pair[:2] for pair in BONDS])
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("URA", topology.add_chain())
+    for name, symbol in (("O1", "O"), ("H1", "H"), ("H2", "H")):
+        topology.add_atom(name, mdtraj.element.get_by_symbol(symbol), residue)
+    trajectory = mdtraj.Trajectory(0.1 * frames.positions_qm, topology)
+    trajectory.save_dcd(tmp_path / "trajectory.dcd")
+    trajectory[0].save_pdb(tmp_path / "initial.pdb")
+    rows = [f"{step},{0.1 * step},0" for step in range(30)]
+    (tmp_path / "state.csv").write_text("\n".join(["step,time_ps,x", *rows]))
+    bond_lengths = script("bond_lengths")
+    found, names = bond_lengths.trajectory_lengths(tmp_path, "resname URA", bonds, skip_ps=0.95)
+    assert names == ["O1", "H1", "H2"]
+    assert found == pytest.approx(bond_lengths.reference_lengths(frames, bonds)[10:], abs=1e-5)

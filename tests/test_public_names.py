@@ -1,0 +1,40 @@
+"""What `import ampmm` offers, and that it costs nothing until used."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ampmm
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True, timeout=120).stdout
+
+
+def test_every_public_name_is_there():
+    for name in ampmm.__all__:
+        assert getattr(ampmm, name) is not None
+        assert name in dir(ampmm)
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert ampmm.__version__ == project["version"]
+
+
+def test_import_loads_no_heavy_package():
+    loaded = run("import ampmm, ampmm.cli, sys; print(*sys.modules)").split()
+    assert not {"torch", "openmm", "numpy", "h5py", "mdtraj", "parmed"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "before", ["", "from ampmm.models import AMP", "import ampmm.models as room; room.AMP; ampmm.load_model"]
+)
+def test_models_is_a_function_and_a_room(before):
+    listed = run(f"import ampmm\n{before}\nprint(type(ampmm.models()).__name__, ampmm.models.AMP.__name__)")
+    assert listed.split() == ["tuple", "AMP"]
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = ampmm.no_such_name
