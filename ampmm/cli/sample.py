@@ -13,7 +13,8 @@ from ampmm.errors import InputError
 @click.option(
     "--driver",
     default="gfn2-xtb",
-    help="What moves the QM region: a labeller (gfn2-xtb, pyscf), a shipped model's name, or a .pt file.",
+    help="What moves the QM region: a labeller (gfn2-xtb, pyscf); cheaper, for frames to be labelled by another: gfn-ff, "
+    "classical (the system's own force field); a shipped model's name, or a .pt file.",
 )
 @click.option("--temperature", default=300.0, help="K")
 @click.option("--time", default=10.0, help="Length of the stored trajectory, ps.")
@@ -45,6 +46,7 @@ def command(system: str, driver: str, accuracy: float, output: Path, resume: boo
     """
     from tqdm import tqdm
 
+    from ampmm.simulation.drivers import make_driver
     from ampmm.simulation.droplet_files import load_droplet
     from ampmm.simulation.sampling import SamplingSettings, sample
 
@@ -53,8 +55,8 @@ def command(system: str, driver: str, accuracy: float, output: Path, resume: boo
         raise InputError(f"--output: {output} exists and is not overwritten; choose another name, or continue it with --resume")
     if not output.parent.is_dir():
         raise InputError(f"--output: the folder {output.parent} does not exist; make it first")
-    evaluator, name = _driver(driver, accuracy)
     droplet = load_droplet(system)
+    evaluator, name = make_driver(driver, droplet, accuracy)
     with tqdm(total=checked.n_frames, unit="frame", smoothing=0.05, mininterval=1.0) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -77,16 +79,3 @@ def command(system: str, driver: str, accuracy: float, output: Path, resume: boo
             click.echo(f"\nstopped; the frames before are in {output}, go on with the same command and --resume", err=True)
             raise SystemExit(130) from None
     click.echo(f"{n_frames} frames in {output}")
-
-
-def _driver(driver: str, accuracy: float):
-    """The evaluator and its name in the file's header."""
-    from ampmm.reference import LABELLERS, get_labeller
-
-    if driver.lower() == "gfn2-xtb":
-        return get_labeller(driver, accuracy=accuracy, warm_start=True), f"GFN2-xTB, accuracy {accuracy:g}"
-    if driver.lower() in LABELLERS:
-        return get_labeller(driver), driver
-    from ampmm.export import load_model
-
-    return load_model(driver), driver

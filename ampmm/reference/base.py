@@ -66,7 +66,7 @@ class Labeller(ABC):
             InputError: arrays of the wrong shape, not finite, or an unknown element.
             LabellingError: the calculation failed or did not converge.
         """
-        numbers, positions_qm, positions_mm, charges_mm = _validated(numbers, positions_qm, positions_mm, charges_mm)
+        numbers, positions_qm, positions_mm, charges_mm = validated(numbers, positions_qm, positions_mm, charges_mm)
         if int(qm_charge) != qm_charge:
             raise InputError(f"qm_charge: expected a whole number of e, got {qm_charge!r}")
         return self._label(numbers, positions_qm, positions_mm, charges_mm, int(qm_charge))
@@ -111,9 +111,14 @@ def settings_from(kind: type[Settings], settings: Settings | None, fields: dict[
     return kind(**fields)
 
 
-def _validated(
+def validated(
     numbers: ArrayLike, positions_qm: ArrayLike, positions_mm: ArrayLike, charges_mm: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The arrays of one frame, float64 and contiguous, after their shapes and values were checked.
+
+    Raises:
+        InputError: a wrong shape, a number that is not finite, an unknown element.
+    """
     numbers = np.asarray(numbers)
     if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
         raise InputError(

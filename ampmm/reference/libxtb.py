@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from ampmm.errors import BackendError
+import numpy as np
+
+from ampmm.errors import BackendError, LabellingError
 
 _INSTALL = (
     "Install it with `pip install 'ampmm[xtb]'` (Python 3.11) or as the system package libxtb-dev, "
@@ -28,12 +30,15 @@ _SIGNATURES = {
     "xtb_checkEnvironment": (ctypes.c_int, [_POINTER]),
     "xtb_getError": (None, [_POINTER, ctypes.c_char_p, _INTS]),
     "xtb_setVerbosity": (None, [_POINTER, ctypes.c_int]),
+    "xtb_setOutput": (None, [_POINTER, ctypes.c_char_p]),
+    "xtb_releaseOutput": (None, [_POINTER]),
     "xtb_newMolecule": (_POINTER, [_POINTER, _INTS, _INTS, _DOUBLES, _DOUBLES, _INTS, _DOUBLES, _BOOLS]),
     "xtb_updateMolecule": (None, [_POINTER, _POINTER, _DOUBLES, _DOUBLES]),
     "xtb_delMolecule": (None, [ctypes.POINTER(_POINTER)]),
     "xtb_newCalculator": (_POINTER, []),
     "xtb_delCalculator": (None, [ctypes.POINTER(_POINTER)]),
     "xtb_loadGFN2xTB": (None, [_POINTER, _POINTER, _POINTER, ctypes.c_char_p]),
+    "xtb_loadGFNFF": (None, [_POINTER, _POINTER, _POINTER, ctypes.c_char_p]),
     "xtb_setAccuracy": (None, [_POINTER, _POINTER, ctypes.c_double]),
     "xtb_setMaxIter": (None, [_POINTER, _POINTER, ctypes.c_int]),
     "xtb_setElectronicTemp": (None, [_POINTER, _POINTER, ctypes.c_double]),
@@ -80,6 +85,51 @@ def load_libxtb() -> LibXTB:
         raise BackendError(f"libxtb at {path} does not load: {error}. {_INSTALL}") from error
     number = library.xtb_getAPIVersion()
     return LibXTB(library, path, f"API {number // 10000}.{number // 100 % 100}.{number % 100}, {Path(path).name}")
+
+
+def new_molecule(
+    library: ctypes.CDLL, environment: ctypes.c_void_p, numbers: np.ndarray, bohr: np.ndarray, charge: int, unpaired: int = 0
+) -> ctypes.c_void_p:
+    """A molecule of libxtb; the caller deletes it.
+
+    Args:
+        numbers: (N,) atomic numbers. bohr: (N, 3) positions, Bohr. charge: e. unpaired: electrons.
+    """
+    handle = library.xtb_newMolecule(
+        environment,
+        ctypes.byref(ctypes.c_int(len(numbers))),
+        ints(numbers.astype(np.int32)),
+        doubles(bohr),
+        ctypes.byref(ctypes.c_double(charge)),
+        ctypes.byref(ctypes.c_int(unpaired)),
+        None,
+        None,
+    )
+    return ctypes.c_void_p(handle)
+
+
+def check(library: ctypes.CDLL, environment: ctypes.c_void_p, method: str, action: str) -> None:
+    """Turn an error that libxtb noted into an exception.
+
+    Raises:
+        LabellingError: "`method` did not `action`", with libxtb's message.
+    """
+    if not library.xtb_checkEnvironment(environment):
+        return
+    buffer, size = ctypes.create_string_buffer(2048), ctypes.c_int(2048)
+    library.xtb_getError(environment, buffer, ctypes.byref(size))
+    message = " ".join(buffer.value.decode(errors="replace").split())
+    raise LabellingError(f"{method} did not {action}: {message or 'no message from libxtb'}")
+
+
+def doubles(array: np.ndarray):
+    """A C pointer to a contiguous float64 array, which must outlive the call."""
+    return array.ctypes.data_as(_DOUBLES)
+
+
+def ints(array: np.ndarray):
+    """A C pointer to a contiguous int32 array, which must outlive the call."""
+    return array.ctypes.data_as(_INTS)
 
 
 def _find() -> tuple[str, list[Path]]:

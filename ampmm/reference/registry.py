@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from ampmm.errors import InputError
 from ampmm.reference.base import Labeller
+from ampmm.reference.gfnff import refuse_to_label
 
 # name: (module, class); imported when asked for, so that one engine does not need the other's package
 LABELLERS: Final = {
@@ -21,9 +22,11 @@ def get_labeller(name: str, **options: Any) -> Labeller:
         options: the engine's settings, as in `XTBSettings` or `PySCFSettings`.
 
     Raises:
-        InputError: unknown name or option.
+        InputError: unknown name or option, or gfn-ff, which drives dynamics only.
         BackendError: the engine is not installed.
     """
+    if name.lower() == "gfn-ff":
+        refuse_to_label()
     if name.lower() not in LABELLERS:
         raise InputError(f"labeller: expected one of {', '.join(LABELLERS)}, got {name!r}")
     module, kind = LABELLERS[name.lower()]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ampmm.errors import InputError, LabellingError
 from ampmm.reference.base import Labeller, settings_from
-from ampmm.reference.libxtb import load_libxtb
+from ampmm.reference.libxtb import check, doubles, ints, load_libxtb, new_molecule
 from ampmm.types import Evaluation
 from ampmm.units import ANGSTROM_PER_BOHR, KJ_PER_MOL_PER_ANGSTROM_PER_ATOMIC_UNIT, KJ_PER_MOL_PER_HARTREE
 
@@ -125,20 +125,9 @@ class XTBLabeller(Labeller):
             return False
         self._release()
         _check_spin(numbers, qm_charge, self._settings.unpaired)
-        molecule = lib.xtb_newMolecule(
-            self._environment,
-            ctypes.byref(ctypes.c_int(len(numbers))),
-            _ints(numbers.astype(np.int32)),
-            _doubles(_to_bohr(positions)),
-            ctypes.byref(ctypes.c_double(qm_charge)),
-            ctypes.byref(ctypes.c_int(self._settings.unpaired)),
-            None,
-            None,
-        )
+        molecule = new_molecule(lib, self._environment, numbers, _to_bohr(positions), qm_charge, self._settings.unpaired)
         self._check("set up the molecule")
-        self._handles = _Handles(
-            ctypes.c_void_p(molecule), ctypes.c_void_p(lib.xtb_newCalculator()), ctypes.c_void_p(lib.xtb_newResults())
-        )
+        self._handles = _Handles(molecule, ctypes.c_void_p(lib.xtb_newCalculator()), ctypes.c_void_p(lib.xtb_newResults()))
         self._load_parameters()
         calculator = self._handles.calculator
         lib.xtb_setAccuracy(self._environment, calculator, self._settings.accuracy)
@@ -164,7 +153,7 @@ class XTBLabeller(Labeller):
 
     def _singlepoint(self, positions_qm: np.ndarray, positions_mm: np.ndarray, charges_mm: np.ndarray) -> None:
         lib, (molecule, calculator, results) = self._xtb.library, self._handles
-        lib.xtb_updateMolecule(self._environment, molecule, _doubles(_to_bohr(positions_qm)), None)
+        lib.xtb_updateMolecule(self._environment, molecule, doubles(_to_bohr(positions_qm)), None)
         # libxtb accumulates the gradients on the charges: setting them anew each time starts from zero.
         lib.xtb_releaseExternalCharges(self._environment, calculator)
         if len(charges_mm):
@@ -172,9 +161,9 @@ class XTBLabeller(Labeller):
                 self._environment,
                 calculator,
                 ctypes.byref(ctypes.c_int(len(charges_mm))),
-                _ints(np.full(len(charges_mm), _CHARGE_ELEMENT, dtype=np.int32)),
-                _doubles(charges_mm),
-                _doubles(_to_bohr(positions_mm)),
+                ints(np.full(len(charges_mm), _CHARGE_ELEMENT, dtype=np.int32)),
+                doubles(charges_mm),
+                doubles(_to_bohr(positions_mm)),
             )
         self._check("take the MM charges")
         lib.xtb_singlepoint(self._environment, molecule, calculator, results)
@@ -184,12 +173,12 @@ class XTBLabeller(Labeller):
         lib, results, n_qm = self._xtb.library, self._handles.results, len(positions_qm)
         energy, dipole = np.zeros(1), np.zeros(3)
         gradient, charges, gradient_mm = np.zeros((n_qm, 3)), np.zeros(n_qm), np.zeros((n_mm, 3))
-        lib.xtb_getEnergy(self._environment, results, _doubles(energy))
-        lib.xtb_getGradient(self._environment, results, _doubles(gradient))
-        lib.xtb_getCharges(self._environment, results, _doubles(charges))
-        lib.xtb_getDipole(self._environment, results, _doubles(dipole))
+        lib.xtb_getEnergy(self._environment, results, doubles(energy))
+        lib.xtb_getGradient(self._environment, results, doubles(gradient))
+        lib.xtb_getCharges(self._environment, results, doubles(charges))
+        lib.xtb_getDipole(self._environment, results, doubles(dipole))
         if n_mm:
-            lib.xtb_getPCGradient(self._environment, results, _doubles(gradient_mm))
+            lib.xtb_getPCGradient(self._environment, results, doubles(gradient_mm))
         self._check("return its results")
         if not all(np.isfinite(array).all() for array in (energy, gradient, gradient_mm)):
             raise LabellingError("GFN2-xTB returned numbers that are not finite; check the geometry for overlapping atoms")
@@ -204,12 +193,7 @@ class XTBLabeller(Labeller):
         )
 
     def _check(self, action: str) -> None:
-        if not self._xtb.library.xtb_checkEnvironment(self._environment):
-            return
-        buffer, size = ctypes.create_string_buffer(2048), ctypes.c_int(2048)
-        self._xtb.library.xtb_getError(self._environment, buffer, ctypes.byref(size))
-        message = " ".join(buffer.value.decode(errors="replace").split())
-        raise LabellingError(f"GFN2-xTB did not {action}: {message or 'no message from libxtb'}")
+        check(self._xtb.library, self._environment, "GFN2-xTB", action)
 
     def _release(self) -> None:
         if self._handles is None:
@@ -250,11 +234,3 @@ def _check_spin(numbers: np.ndarray, qm_charge: int, unpaired: int) -> None:
             f"qm_charge: {qm_charge} e leaves {int(numbers.sum()) - qm_charge} electrons, which cannot have {unpaired} "
             "unpaired; correct qm_charge, or set `unpaired`"
         )
-
-
-def _doubles(array: np.ndarray):
-    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-
-
-def _ints(array: np.ndarray):
-    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_int))

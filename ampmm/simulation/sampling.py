@@ -4,6 +4,7 @@ The QM region feels every MM charge of the droplet, without a cutoff; the rest i
 terms. Configurational averages do not depend on masses, so the QM hydrogens may be made heavy to allow 1 fs steps.
 """
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -120,14 +121,14 @@ class Sampler:
 
     Args:
         droplet: the classical droplet.
-        evaluator: what drives the QM region.
+        evaluator: what drives the QM region; None leaves it to the classical force field, without constraints.
         settings: see `SamplingSettings`.
     """
 
-    def __init__(self, droplet: Droplet, evaluator: Evaluator, settings: SamplingSettings) -> None:
+    def __init__(self, droplet: Droplet, evaluator: Evaluator | None, settings: SamplingSettings) -> None:
         self._settings = settings
         stripped = strip_qm_terms(droplet.system, droplet.qm_indices, droplet.topology)
-        system, qm = stripped.system, droplet.qm_indices
+        qm = droplet.qm_indices
         numbers = np.array([atom.element.atomic_number if atom.element else 0 for atom in droplet.topology.atoms()])
         is_mm = np.ones(len(numbers), dtype=bool)
         is_mm[qm] = False
@@ -135,10 +136,15 @@ class Sampler:
         self._charged = stripped.charges[self._mm] != 0.0  # (n_mm,)
         charged = self._mm[self._charged]
         self._qm, self.numbers, self.charges_mm = qm, numbers[qm], stripped.charges[charged]
-        self._force = EvaluatorForce(evaluator, self.numbers, self.charges_mm, droplet.qm_charge)
-        force = openmm.PythonForce(self._force)
-        force.setParticles([*qm.tolist(), *charged.tolist()])
-        system.addForce(force)
+        self._force: EvaluatorForce | None = None
+        if evaluator is None:
+            system = copy.deepcopy(droplet.system)
+        else:
+            system = stripped.system
+            self._force = EvaluatorForce(evaluator, self.numbers, self.charges_mm, droplet.qm_charge)
+            force = openmm.PythonForce(self._force)
+            force.setParticles([*qm.tolist(), *charged.tolist()])
+            system.addForce(force)
         add_droplet_restraints(
             system,
             droplet.topology,
@@ -200,7 +206,7 @@ class Sampler:
         try:
             call(*arguments)
         except openmm.OpenMMException as error:
-            if self._force.error is not None:
+            if self._force is not None and self._force.error is not None:
                 raise self._force.error from None
             raise SimulationStopped(f"OpenMM stopped the dynamics: {error}. The frames before are stored") from error
 
@@ -221,7 +227,7 @@ class Sampler:
 
 def sample(
     droplet: Droplet,
-    evaluator: Evaluator,
+    evaluator: Evaluator | None,
     settings: SamplingSettings,
     path: str | Path,
     *,
@@ -235,7 +241,7 @@ def sample(
 
     Args:
         droplet: the classical droplet, see `load_droplet`.
-        evaluator: what drives the QM region.
+        evaluator: what drives the QM region; None is the classical force field.
         settings: see `SamplingSettings`.
         path: the HDF5 file; refused when it exists, unless `resume`.
         driver: the evaluator's name, for the file's header.

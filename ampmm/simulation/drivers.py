@@ -1,0 +1,51 @@
+"""What may drive the QM region while frames are sampled, by name."""
+
+from typing import Final
+
+import numpy as np
+
+from ampmm.embedding import bonds_within, strip_qm_terms
+from ampmm.export import load_model
+from ampmm.reference import LABELLERS, GFNFFDriver, get_labeller
+from ampmm.simulation.sampling import Droplet, Evaluator
+from ampmm.units import ANGSTROM_PER_NM
+
+CLASSICAL: Final = "classical"
+GFN_FF: Final = "gfn-ff"
+
+
+def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Evaluator | None, str]:
+    """A driver of the droplet's QM region, and its name in the file's header.
+
+    Args:
+        name: a labeller, "gfn-ff", "classical", a shipped model's name or a `.pt` file.
+        droplet: the droplet; GFN-FF finds its bonds in the starting structure.
+        accuracy: xtb's accuracy factor, for gfn2-xtb.
+
+    Returns:
+        The evaluator (None: the droplet's own classical force field) and its name.
+
+    Raises:
+        InputError: GFN-FF finds other bonds than the topology's.
+        BackendError: the engine is not installed.
+        ModelFileError: neither a driver's name nor a model.
+    """
+    kind = name.lower()
+    if kind == CLASSICAL:
+        return None, "classical force field"
+    if kind == GFN_FF:
+        return _gfn_ff(droplet), "GFN-FF, classical charges"
+    if kind == "gfn2-xtb":
+        return get_labeller(kind, accuracy=accuracy, warm_start=True), f"GFN2-xTB, accuracy {accuracy:g}"
+    if kind in LABELLERS:
+        return get_labeller(kind), kind
+    return load_model(name), name
+
+
+def _gfn_ff(droplet: Droplet) -> GFNFFDriver:
+    qm = droplet.qm_indices
+    atoms = list(droplet.topology.atoms())
+    numbers = np.array([atoms[index].element.atomic_number for index in qm])
+    charges = strip_qm_terms(droplet.system, qm, droplet.topology).charges[qm]
+    positions = np.asarray(droplet.positions)[qm] * ANGSTROM_PER_NM
+    return GFNFFDriver(numbers, positions, charges, bonds_within(droplet.topology, qm))
