@@ -1,19 +1,23 @@
-"""Frames on disk: the HDF5 schema, its reader and its writer."""
+"""Frames on disk: the HDF5 schema, its readers and its writer."""
 
-from ampmm.data.hdf5 import FrameWriter, read_frame_keys, read_frames, read_header
-from ampmm.data.schema import FIELDS, FORMAT, SCHEMA_VERSION, Field, FrameSet, Header, Record, fields_of
+from ampmm.data.hdf5 import FrameWriter, write_whole
+from ampmm.data.reading import read_failures, read_frame_keys, read_frames, read_header
+from ampmm.data.schema import FIELDS, FORMAT, SCHEMA_VERSION, Failure, Field, FrameSet, Header, Record, fields_of
 
 __all__ = [
     "FIELDS",
     "FORMAT",
     "SCHEMA_VERSION",
+    "Failure",
     "Field",
     "FrameSet",
     "FrameWriter",
     "Header",
     "Record",
     "fields_of",
+    "read_failures",
     "read_frame_keys",
     "read_frames",
     "read_header",
+    "write_whole",
 ]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ampmm.data.schema import FrameSet
+from ampmm.data.schema import NEW_IN_VERSION_2, FrameSet, Record
+from ampmm.elements import symbol
 from ampmm.errors import InputError
 
 
@@ -12,14 +13,15 @@ def concatenated(first: FrameSet, others: Sequence[FrameSet]) -> FrameSet:
     """The frames of all sets one after another, under the first one's header.
 
     Raises:
-        InputError: a set has another QM region, net charge, boundary or level of theory, or is unlabelled beside labelled ones.
+        InputError: a set has another system, QM region, order of elements, net charge, boundary or level of theory, or is
+            unlabelled beside labelled ones.
     """
     for position, other in enumerate(others, start=1):
         _check_alike(first, other, position)
     if not others:
         return first
     sets = [first, *others]
-    values = {name: _joined([getattr(each, name) for each in sets]) for name in FrameSet._fields if name not in _SHARED}
+    values = {name: _joined([_column(each, name) for each in sets]) for name in FrameSet._fields if name not in _SHARED}
     counts = np.concatenate([np.diff(each.mm_offsets) for each in sets])
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(first.mm_offsets.dtype)
     return FrameSet(header=first.header, numbers=first.numbers, mm_offsets=offsets, **values)
@@ -28,18 +30,43 @@ def concatenated(first: FrameSet, others: Sequence[FrameSet]) -> FrameSet:
 _SHARED = ("header", "numbers", "mm_offsets")
 
 
+def _column(frames: FrameSet, name: str) -> np.ndarray | None:
+    values = getattr(frames, name)
+    if values is None and name in NEW_IN_VERSION_2:
+        return np.full(frames.n_frames, Record._field_defaults[name])
+    return values
+
+
 def _joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
     return None if arrays[0] is None else np.concatenate(arrays)
 
 
 def _check_alike(first: FrameSet, other: FrameSet, position: int) -> None:
     pairs = {
-        "the QM atoms": (first.numbers.tolist(), other.numbers.tolist()),
+        "system": (first.header.system, other.header.system),
         "qm_charge": (first.qm_charge, other.qm_charge),
         "boundary": (first.header.boundary, other.header.boundary),
         "level_of_theory": (first.header.level_of_theory, other.header.level_of_theory),
         "level_settings": (first.header.level_settings, other.header.level_settings),
     }
     differing = [f"{name}: {mine!r} and {theirs!r}" for name, (mine, theirs) in pairs.items() if mine != theirs]
+    if not np.array_equal(first.numbers, other.numbers):
+        differing.append(f"QM atoms: {difference_of_atoms(first.numbers, other.numbers)}")
     if differing:
         raise InputError(f"extra_data: file {position} does not belong to the same data set: {'; '.join(differing)}")
+
+
+def difference_of_atoms(first: np.ndarray, second: np.ndarray) -> str:
+    """In words, how two lists of atomic numbers differ."""
+    if len(first) != len(second):
+        return f"{len(first)} atoms and {len(second)} atoms"
+    if sorted(first.tolist()) != sorted(second.tolist()):
+        return f"{_formula(first)} and {_formula(second)}"
+    place = int(np.flatnonzero(np.asarray(first) != np.asarray(second))[0])
+    mine, theirs = (symbol(int(each[place])) for each in (first, second))
+    return f"the same elements in another order (atom {place} is {mine} and {theirs})"
+
+
+def _formula(numbers: np.ndarray) -> str:
+    elements, counts = np.unique(numbers, return_counts=True)
+    return " ".join(f"{symbol(int(element))}{count}" for element, count in zip(elements, counts, strict=True))

@@ -1,24 +1,30 @@
-"""Reading and writing frames in HDF5: whole frames or none, whatever kills the writer.
+"""Writing frames to HDF5: whole frames or none, whatever kills the writer.
 
 The writer works in HDF5's single-writer mode, which keeps the file readable at every moment, and bumps the dataset
 `n_frames` only after a frame's arrays are flushed. Readers trust `n_frames` and nothing beyond it.
 """
 
 import contextlib
+import itertools
 import json
 import os
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 
-from ampmm.data.schema import FORMAT, SCHEMA_VERSION, Field, FrameSet, Header, Record, fields_of, units_json
+from ampmm.data.combine import difference_of_atoms
+from ampmm.data.reading import header_of, open_frames, read_failures, read_frames, version_of
+from ampmm.data.schema import FORMAT, SCHEMA_VERSION, TEXT, Failure, Field, Header, Record, fields_of, units_json
 from ampmm.errors import DataFileError, InputError
 
 _FRAMES_PER_CHUNK = 32
 _MM_ROWS_PER_CHUNK = 16384
+_FAILURES = {"trajectory": "int32", "source_index": "int64", "reason": "S256"}  # datasets failed_*, as far as n_failed says
 
 
 class FrameWriter:
@@ -44,6 +50,7 @@ class FrameWriter:
         if exists:
             _rewrite_committed(self._path, self._header, self._numbers)
             self._file = h5py.File(self._path, "r+", libver="latest")
+            self._file.attrs["sampling"] = _json(_joined_sampling(self._file, header))
         else:
             self._file = _create(self._path, header, self._numbers, self._fields)
         self._file.swmr_mode = True
@@ -70,11 +77,36 @@ class FrameWriter:
         try:
             self._write(records)
         except (OSError, RuntimeError) as error:  # h5py raises either, depending on where HDF5 noticed
-            self._abandon()
-            raise DataFileError(
-                f"{self._path}: cannot write ({_first_line(error)}); is the disk full? The {self._count} frames "
-                "written before are safe; make room and continue with the same command"
-            ) from error
+            raise self._abandoned(error) from error
+
+    def append_failures(self, *failures: Failure) -> None:
+        """Note frames that could not be labelled; `ampmm.data.read_failures` gives them back.
+
+        Raises:
+            DataFileError: as in `append`.
+        """
+        if not failures:
+            return
+        count = self._file["n_failed"]
+        first = int(count[()])
+        try:
+            for name, dtype in _FAILURES.items():
+                dataset = self._file[f"failed_{name}"]
+                values = [getattr(failure, name) for failure in failures]
+                if dtype.startswith(TEXT):
+                    values = [_utf8(value, np.dtype(dtype).itemsize) for value in values]
+                dataset.resize(max(len(dataset), first + len(values)), axis=0)
+                dataset[first : first + len(values)] = np.asarray(values, dtype=dtype)
+                dataset.flush()
+            count[()] = first + len(failures)
+            count.flush()
+        except (OSError, RuntimeError) as error:
+            raise self._abandoned(error) from error
+
+    def forget_failures(self) -> None:
+        """Take all frames off the list of `append_failures`, to have them tried again."""
+        self._file["n_failed"][()] = 0
+        self._file["n_failed"].flush()
 
     def _write(self, records: tuple[Record, ...]) -> None:
         sizes = np.array([len(record.charges_mm) for record in records])
@@ -86,6 +118,8 @@ class FrameWriter:
                 start, values = self._count + 1, offsets
             elif each.axes[0] == "M":
                 start, values = first_row, np.concatenate([getattr(record, each.name) for record in records])
+            elif each.dtype.startswith(TEXT):
+                start, values = self._count, np.array([getattr(record, each.name).encode() for record in records], each.dtype)
             else:
                 start, values = self._count, np.stack([np.asarray(getattr(record, each.name)) for record in records])
             # Rows beyond `n_frames`, left by a killed writer, are overwritten.
@@ -96,6 +130,13 @@ class FrameWriter:
         committed[()] = self._count + len(records)
         committed.flush()
         self._count += len(records)
+
+    def _abandoned(self, error: Exception) -> DataFileError:
+        self._abandon()
+        return DataFileError(
+            f"{self._path}: cannot write ({_first_line(error)}); is the disk full? The {self._count} frames "
+            "written before are safe; make room and continue with the same command"
+        )
 
     def _abandon(self) -> None:
         """Close after a failed write, leaving the file on disk as it is.
@@ -126,6 +167,9 @@ class FrameWriter:
             if each.name == "mm_offsets":
                 continue
             value = getattr(record, each.name)
+            if each.dtype.startswith(TEXT):
+                _check_text(each, value)
+                continue
             if value is None:
                 raise InputError(
                     f"record.{each.name}: expected a value in {each.unit}, got None; a file with this header stores it"
@@ -139,140 +183,14 @@ class FrameWriter:
                 )
 
 
-def read_header(path: str | Path) -> Header:
-    """The root attributes of a file.
-
-    Raises:
-        DataFileError: the file is missing, damaged, or not of the schema.
-    """
-    with _open(path) as file:
-        return _header(file, Path(path))
-
-
-def read_frames(path: str | Path) -> FrameSet:
-    """All committed frames of a file, also while another process writes it.
-
-    Raises:
-        DataFileError: the file is missing, damaged, or not of the schema; the message names what is wrong.
-    """
-    with _open(path) as file:
-        header = _header(file, Path(path))
-        try:
-            return _read(file, header, Path(path))
-        except OSError as error:
-            raise DataFileError(f"{path}: damaged, its arrays cannot be read ({error}); make it again or use a copy") from error
-
-
-def read_frame_keys(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """(trajectory, source_index) of the committed frames, without the frames themselves."""
-    with _open(path) as file:
-        _header(file, Path(path))
-        n_frames = _n_frames(file, Path(path))
-        return file["trajectory"][:n_frames], file["source_index"][:n_frames]
-
-
-def _open(path: str | Path) -> h5py.File:
-    path = Path(path)
-    if not path.is_file():
-        raise DataFileError(f"{path}: expected an HDF5 file of ampmm frames, found no file; check the path")
-    try:
-        # Reading beside a writer retries for ever where the file is cut short, so only where there is, or was, a writer.
-        return h5py.File(path, "r", libver="latest", swmr=_has_writer(path))
-    except OSError as error:
-        raise DataFileError(
-            f"{path}: expected an HDF5 file of ampmm frames, cannot open it ({error}); it is damaged or another format"
-        ) from error
-
-
-def _has_writer(path: Path) -> bool:
-    """Whether a writer is at work on the file, or was killed: its mark in the superblock (HDF5 format, version 3).
-
-    Raises:
-        OSError: the file is shorter than its superblock says.
-    """
-    with path.open("rb") as file:
-        start = file.read(36)
-        size = file.seek(0, os.SEEK_END)
-    if len(start) < 36 or not start.startswith(b"\x89HDF\r\n\x1a\n") or start[8] != 3:
-        return False
-    if size < int.from_bytes(start[28:36], "little"):
-        raise OSError("it is shorter than it should be")
-    return start[11] != 0
-
-
-def _header(file: h5py.File, path: Path) -> Header:
-    attributes = file.attrs
-    if attributes.get("format") != FORMAT:
-        raise DataFileError(
-            f"{path}: expected root attribute format={FORMAT!r}, got {attributes.get('format')!r}; "
-            "this HDF5 file was not written by ampmm. Frames are made with `ampmm sample` and `ampmm label`"
-        )
-    if attributes.get("schema_version") != SCHEMA_VERSION:
-        raise DataFileError(
-            f"{path}: expected schema_version {SCHEMA_VERSION}, got {attributes.get('schema_version')}; "
-            "use the ampmm version that wrote it"
-        )
-    required = (
-        "system",
-        "qm_charge",
-        "mm_region",
-        "boundary",
-        "level_of_theory",
-        "level_settings",
-        "sampling",
-        "command",
-    )
-    missing = [name for name in required if name not in attributes]
-    if missing:
-        raise DataFileError(f"{path}: root attributes missing: {', '.join(missing)}; the file is damaged or was edited")
-    header = Header(
-        **{name: str(attributes[name]) for name in ("system", "mm_region", "boundary", "level_of_theory", "command")},
-        qm_charge=int(attributes["qm_charge"]),
-        level_settings=json.loads(attributes["level_settings"]),
-        sampling=json.loads(attributes["sampling"]),
-    )
-    absent = [each.name for each in fields_of(header) if each.name not in file]
-    if absent or "n_frames" not in file:
-        raise DataFileError(f"{path}: datasets missing: {', '.join(absent or ['n_frames'])}; the file is damaged or was edited")
-    return header
-
-
-def _n_frames(file: h5py.File, path: Path) -> int:
-    n_frames = int(file["n_frames"][()])
-    available = len(file["source_index"])
-    if not 0 <= n_frames <= available:
-        raise DataFileError(f"{path}: n_frames is {n_frames}, but the arrays hold {available} frames; the file is damaged")
-    return n_frames
-
-
-def _read(file: h5py.File, header: Header, path: Path) -> FrameSet:
-    n_frames = _n_frames(file, path)
-    numbers = file["numbers"][:]
-    offsets = file["mm_offsets"][: n_frames + 1]
-    if len(offsets) != n_frames + 1 or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-        raise DataFileError(f"{path}: mm_offsets: expected {n_frames + 1} ascending numbers from 0; the file is damaged")
-    sizes = {"F": n_frames, "F+1": n_frames + 1, "N": len(numbers), "M": int(offsets[-1])}
-    arrays = {}
-    for each in fields_of(header):
-        expected = tuple(sizes.get(axis, axis) for axis in each.axes)
-        array = file[each.name][: expected[0]]
-        if array.shape != expected or array.dtype != np.dtype(each.dtype):
-            raise DataFileError(
-                f"{path}: dataset {each.name}: expected shape {expected} of {each.dtype}, "
-                f"got {array.shape} of {array.dtype}; the file is damaged or was edited"
-            )
-        arrays[each.name] = array
-    return FrameSet(header=header, **arrays)
-
-
 def _create(path: Path, header: Header, numbers: np.ndarray, fields: tuple[Field, ...]) -> h5py.File:
     file = h5py.File(path, "x", libver="latest")
     file.attrs["format"] = FORMAT
     file.attrs["schema_version"] = SCHEMA_VERSION
     for name in ("system", "qm_charge", "level_of_theory", "mm_region", "boundary", "command"):
         file.attrs[name] = getattr(header, name)
-    file.attrs["level_settings"] = json.dumps(header.level_settings, ensure_ascii=False)
-    file.attrs["sampling"] = json.dumps(header.sampling, ensure_ascii=False)
+    file.attrs["level_settings"] = _json(header.level_settings)
+    file.attrs["sampling"] = _json(header.sampling)
     file.attrs["units"] = units_json()
     file.attrs["ampmm_version"] = _version()
     file["numbers"] = numbers
@@ -285,7 +203,10 @@ def _create(path: Path, header: Header, numbers: np.ndarray, fields: tuple[Field
         dataset.attrs["unit"] = each.unit
     file["mm_offsets"].resize(1, axis=0)
     file["mm_offsets"][0] = 0
+    for name, dtype in _FAILURES.items():
+        file.create_dataset(f"failed_{name}", shape=(0,), maxshape=(None,), chunks=(_FRAMES_PER_CHUNK,), dtype=dtype)
     file["n_frames"] = np.int64(0)
+    file["n_failed"] = np.int64(0)
     file.flush()
     return file
 
@@ -293,11 +214,12 @@ def _create(path: Path, header: Header, numbers: np.ndarray, fields: tuple[Field
 def _rewrite_committed(path: Path, header: Header, numbers: np.ndarray) -> None:
     """Put a file in order for appending, after checking that it is the same system at the same level.
 
-    A killed writer leaves HDF5's own "open for writing" mark, and rows that were never committed: the committed frames
-    are copied to a new file, which takes the old one's place in one step.
+    A killed writer leaves HDF5's own "open for writing" mark, and rows that were never committed; a file of an older
+    schema lacks datasets. In both cases the committed frames are copied to a new file, which takes the old one's place
+    in one step.
     """
-    with _open(path) as file:
-        old = _header(file, path)
+    with open_frames(path) as file:
+        old = header_of(file, path)
         for name in ("system", "qm_charge", "mm_region", "boundary", "level_of_theory", "level_settings"):
             if getattr(old, name) != getattr(header, name):
                 raise DataFileError(
@@ -305,19 +227,73 @@ def _rewrite_committed(path: Path, header: Header, numbers: np.ndarray) -> None:
                     "appending would mix two data sets. Write to another file"
                 )
         if not np.array_equal(file["numbers"][:], numbers):
-            raise DataFileError(f"{path}: the file's QM atoms differ from these; write to another file")
-    try:
-        h5py.File(path, "r+", libver="latest").close()
-        return
-    except OSError:
-        pass  # marked by a killed writer
-    frames = read_frames(path)
+            what = difference_of_atoms(file["numbers"][:], numbers)
+            raise DataFileError(f"{path}: its QM atoms differ from these: {what}; write to another file")
+        current = version_of(file) == SCHEMA_VERSION
+    if current:
+        with contextlib.suppress(OSError):  # marked by a killed writer
+            h5py.File(path, "r+", libver="latest").close()
+            return
+    frames, failures = read_frames(path), read_failures(path)
     copy = path.with_name(f".{path.name}.recovered")
     copy.unlink(missing_ok=True)
     with FrameWriter(copy, old, numbers) as writer:
-        for index in range(frames.n_frames):
-            writer.append(frames.record(index))
+        _append_all(writer, (frames.record(index) for index in range(frames.n_frames)))
+        writer.append_failures(*failures)
     os.replace(copy, path)
+
+
+def write_whole(path: str | Path, header: Header, numbers: np.ndarray, records: Iterable[Record]) -> int:
+    """Write a new file that appears under its name only when all frames are in it; the number of frames.
+
+    Raises:
+        DataFileError: the file exists, or cannot be written.
+        InputError: a frame does not fit the header.
+    """
+    path = Path(path)
+    if path.exists():
+        raise DataFileError(f"{path} exists and is not overwritten; choose another name or remove it first")
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    try:
+        with FrameWriter(draft, header, numbers) as writer:
+            _append_all(writer, records)
+            count = writer.n_frames
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def _append_all(writer: FrameWriter, records: Iterable[Record]) -> None:
+    records = iter(records)
+    while block := list(itertools.islice(records, _FRAMES_PER_CHUNK)):
+        writer.append(*block)
+
+
+def _joined_sampling(file: h5py.File, header: Header) -> dict[str, Any]:
+    """The file's own account of its sampling, with the trajectories that are new to it."""
+    old = json.loads(file.attrs["sampling"])
+    if "trajectories" not in old or "trajectories" not in header.sampling:
+        return old
+    new = [each for each in header.sampling["trajectories"] if each not in old["trajectories"]]
+    return {**old, "trajectories": [*old["trajectories"], *new]}
+
+
+def _check_text(each: Field, value: Any) -> None:
+    size = np.dtype(each.dtype).itemsize
+    if not isinstance(value, str) or len(value.encode()) > size or "\0" in value:
+        raise InputError(f"record.{each.name}: expected text of at most {size} bytes, got {value!r}")
+
+
+def _utf8(text: str, size: int) -> bytes:
+    """The text as UTF-8, cut to `size` bytes between two characters."""
+    return text.encode()[:size].decode(errors="ignore").encode()
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The HDF5 schema of frames, version 1: every field with its shape, type and unit. See docs/data_schema.md."""
+"""The HDF5 schema of frames, version 2: every field with its shape, type and unit. See docs/data_schema.md."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,7 +9,9 @@ import numpy as np
 from ampmm.errors import InputError
 
 FORMAT: Final = "ampmm-frames"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+READABLE_VERSIONS: Final = (1, 2)  # files of version 1 have no "round" and no "driver", see `ampmm.data.reading`
+TEXT: Final = "S"  # fields of this dtype hold UTF-8
 BOUNDARIES: Final = ("droplet", "periodic")
 
 
@@ -33,6 +35,8 @@ FIELDS: Final = (
     Field("temperature", ("F",), "float64", "K", "always"),
     Field("trajectory", ("F",), "int32", "1", "always"),
     Field("source_index", ("F",), "int64", "1", "always"),
+    Field("round", ("F",), "int32", "1", "always"),
+    Field("driver", ("F",), "S96", "1", "always"),
     Field("box", ("F", 3, 3), "float64", "Å", "periodic"),
     Field("energy", ("F",), "float64", "kJ/mol", "label"),
     Field("forces_qm", ("F", "N", 3), "float64", "kJ/mol/Å", "label"),
@@ -40,6 +44,7 @@ FIELDS: Final = (
     Field("charges_qm", ("F", "N"), "float64", "e", "label"),
     Field("dipole", ("F", 3), "float64", "e·Å", "label"),
 )
+NEW_IN_VERSION_2: Final = ("round", "driver")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,12 @@ class Header:
         """Whether the frames carry labels."""
         return bool(self.level_of_theory)
 
+    def trajectories(self) -> list[dict[str, Any]]:
+        """How each of the file's trajectories was made: `sampling` itself, or the list that a file of several holds."""
+        if "trajectories" in self.sampling:
+            return list(self.sampling["trajectories"])
+        return [{**self.sampling, "command": self.command}] if self.sampling else []
+
 
 class Record(NamedTuple):
     """One frame on its way into a file; fields as in `FIELDS`, labels None where there are none."""
@@ -86,6 +97,8 @@ class Record(NamedTuple):
     temperature: float  # K
     trajectory: int
     source_index: int
+    round: int = 0  # of learning: 0 before any model, then 1, 2, …
+    driver: str = ""  # what moved the QM region
     box: np.ndarray | None = None  # (3, 3) Å
     energy: float | None = None  # kJ/mol
     forces_qm: np.ndarray | None = None  # (N, 3) kJ/mol/Å
@@ -107,6 +120,8 @@ class FrameSet(NamedTuple):
     temperature: np.ndarray  # (F,) float64 K
     trajectory: np.ndarray  # (F,) int32
     source_index: np.ndarray  # (F,) int64
+    round: np.ndarray | None = None  # (F,) int32; None is round 0
+    driver: np.ndarray | None = None  # (F,) text; None is unknown
     box: np.ndarray | None = None  # (F, 3, 3) float64 Å
     energy: np.ndarray | None = None  # (F,) float64 kJ/mol
     forces_qm: np.ndarray | None = None  # (F, N, 3) float64 kJ/mol/Å
@@ -128,7 +143,8 @@ class FrameSet(NamedTuple):
         """One frame, with its own part of the MM arrays."""
         mm = slice(int(self.mm_offsets[index]), int(self.mm_offsets[index + 1]))
         values = {name: _part(name, getattr(self, name), index, mm) for name in Record._fields}
-        return Record(**values)
+        defaults = {name: Record._field_defaults[name] for name in NEW_IN_VERSION_2 if values[name] is None}
+        return Record(**{**values, **defaults})
 
 
 def _part(name: str, array: np.ndarray | None, index: int, mm: slice):
@@ -139,12 +155,20 @@ def _part(name: str, array: np.ndarray | None, index: int, mm: slice):
     return array[index]
 
 
-def fields_of(header: Header) -> tuple[Field, ...]:
+class Failure(NamedTuple):
+    """A frame that could not be labelled, and is therefore not in the file."""
+
+    trajectory: int
+    source_index: int
+    reason: str
+
+
+def fields_of(header: Header, version: int = SCHEMA_VERSION) -> tuple[Field, ...]:
     """The fields that a file with this header must hold."""
     return tuple(
         each
         for each in FIELDS
-        if each.kind == "always"
+        if (each.kind == "always" and (version >= 2 or each.name not in NEW_IN_VERSION_2))
         or (each.kind == "periodic" and header.boundary == "periodic")
         or (each.kind == "label" and header.labelled)
     )

@@ -1,15 +1,28 @@
 """Frames on disk: what goes in comes out, a kill or a full disk loses no stored frame, bad files are named."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
-from ampmm.data import FrameWriter, Header, Record, fields_of, read_frame_keys, read_frames, read_header
+from ampmm.data import (
+    Failure,
+    FrameWriter,
+    Header,
+    Record,
+    fields_of,
+    read_failures,
+    read_frame_keys,
+    read_frames,
+    read_header,
+    write_whole,
+)
 from ampmm.errors import DataFileError, InputError
 
 NUMBERS = np.array([8, 1, 1])
@@ -37,6 +50,8 @@ def record(index, n_mm=None, **changes):
         "temperature": 300.0,
         "trajectory": 7,
         "source_index": index,
+        "round": index // 2,
+        "driver": f"GFN-FF → Å {index}",
         "energy": float(index),
         "forces_qm": rng.normal(size=(3, 3)),
         "forces_mm": rng.normal(size=(n_mm, 3)).astype(np.float32),
@@ -67,7 +82,9 @@ def test_frames_come_back_as_they_went_in(tmp_path):
     np.testing.assert_array_equal(np.diff(frames.mm_offsets), [4, 5, 6, 4, 5])
     assert all(same(frames.record(index), record(index)) for index in range(5))
     for each in fields_of(HEADER):
-        assert getattr(frames, each.name).dtype == np.dtype(each.dtype), each.name
+        kind = "U" if each.name == "driver" else np.dtype(each.dtype).kind
+        assert getattr(frames, each.name).dtype.kind == kind, each.name
+        assert kind == "U" or getattr(frames, each.name).dtype == np.dtype(each.dtype), each.name
 
 
 def test_frames_without_labels_and_frames_with_a_box(tmp_path):
@@ -232,7 +249,12 @@ def test_a_truncated_file_is_damaged(tmp_path):
         (lambda file: file.__delitem__("forces_mm"), "datasets missing: forces_mm"),
         (lambda file: file.__delitem__("n_frames"), "datasets missing: n_frames"),
         (lambda file: file.attrs.__delitem__("mm_region"), "root attributes missing: mm_region"),
-        (lambda file: file.attrs.__setitem__("schema_version", 2), "expected schema_version 1, got 2"),
+        (lambda file: file.attrs.__setitem__("schema_version", 3), "expected schema_version 1 or 2, got 3"),
+        (lambda file: file["forces_qm"].attrs.__setitem__("unit", "eV/Å"), "forces_qm: expected the unit kJ/mol/Å, got eV/Å"),
+        (
+            lambda file: file.attrs.__setitem__("units", '{"energy": "Hartree"}'),
+            "energy: expected the unit kJ/mol, got Hartree",
+        ),
         (lambda file: file["n_frames"].__setitem__((), 9), "n_frames is 9"),
         (lambda file: file["energy"].resize(1, axis=0), r"dataset energy: expected shape \(4,\)"),
         (lambda file: file["mm_offsets"].__setitem__(1, 999), "mm_offsets: expected 5 ascending"),
@@ -249,3 +271,79 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path, edit, message):
 def test_a_header_knows_its_boundaries():
     with pytest.raises(InputError, match="droplet, periodic"):
         Header(system="water", qm_charge=0, mm_region="all", boundary="sphere")
+
+
+def as_version_1(path, sampling):
+    """What the schema's first version wrote: no rounds, no drivers, no failures."""
+    with h5py.File(path, "r+", libver="latest") as file:
+        for name in [name for name in file if name in ("round", "driver", "n_failed") or name.startswith("failed_")]:
+            del file[name]
+        file.attrs["schema_version"] = 1
+        file.attrs["sampling"] = json.dumps(sampling)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"driver": "GFN2-xTB", "trajectory_id": 7},
+        {"trajectories": [{"driver": "other", "trajectory_id": 3}, {"driver": "GFN2-xTB", "trajectory_id": 7}]},
+    ],
+)
+def test_files_of_version_1_are_read_and_continued(tmp_path, sampling):
+    path = write(tmp_path / "a.h5", 3)
+    as_version_1(path, sampling)
+    frames = read_frames(path)
+    assert frames.round.tolist() == [0, 0, 0] and frames.driver.tolist() == ["GFN2-xTB"] * 3
+    assert read_failures(path) == []
+    write(path, 2, append=True, first=3)
+    frames = read_frames(path)
+    assert frames.round.tolist() == [0, 0, 0, 1, 2]
+    assert frames.driver.tolist()[2:4] == ["GFN2-xTB", "GFN-FF → Å 3"]
+    np.testing.assert_array_equal(frames.energy, range(5))
+
+
+def test_frames_that_failed_are_kept_with_their_reason(tmp_path):
+    path = tmp_path / "a.h5"
+    long = Failure(1, 5, "Å" * 200)
+    with FrameWriter(path, HEADER, NUMBERS) as writer:
+        writer.append(record(0))
+        writer.append_failures(Failure(0, 3, "SCF"), long)
+    with FrameWriter(path, HEADER, NUMBERS, append=True) as writer:
+        writer.append_failures(Failure(2, 2**40, "no"))
+    assert read_failures(path) == [Failure(0, 3, "SCF"), long._replace(reason="Å" * 128), Failure(2, 2**40, "no")]
+    assert read_frames(path).n_frames == 1
+    with FrameWriter(path, HEADER, NUMBERS, append=True) as writer:
+        writer.forget_failures()
+        writer.append_failures(Failure(0, 3, "again"))
+    assert read_failures(path) == [Failure(0, 3, "again")]
+
+
+@pytest.mark.parametrize("driver", ["x" * 97, "Å" * 49, None, b"bytes", "a\0b"])
+def test_a_driver_is_text_that_fits(tmp_path, driver):
+    with FrameWriter(tmp_path / "a.h5", HEADER, NUMBERS) as writer, pytest.raises(InputError, match="at most 96 bytes"):
+        writer.append(record(0, driver=driver))
+
+
+def test_a_file_written_whole_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.h5"
+
+    def stops():
+        yield from (record(index) for index in range(40))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, HEADER, NUMBERS, stops())
+    assert list(tmp_path.iterdir()) == []
+    assert write_whole(path, HEADER, NUMBERS, (record(index) for index in range(40))) == 40
+    assert read_frames(path).n_frames == 40 and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(DataFileError, match="exists"):
+        write_whole(path, HEADER, NUMBERS, [])
+
+
+def test_trajectories_that_come_later_are_added_to_the_account(tmp_path):
+    path = tmp_path / "a.h5"
+    for steps in ([{"seed": 1}], [{"seed": 1}, {"seed": 2}]):
+        header = replace(HEADER, sampling={"trajectories": steps})
+        FrameWriter(path, header, NUMBERS, append=path.exists()).close()
+    assert read_header(path).sampling == {"trajectories": [{"seed": 1}, {"seed": 2}]}
+    assert read_header(path).trajectories() == [{"seed": 1}, {"seed": 2}]
