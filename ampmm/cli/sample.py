@@ -28,6 +28,12 @@ from ampmm.errors import InputError
     help="Mass of the QM hydrogens, amu. Averages do not depend on it; 3 allows 1 fs steps.",
 )
 @click.option("--mm-region", default=14.0, help="Molecules with an atom within this distance of a QM atom are stored, Å.")
+@click.option(
+    "--mm-cutoff",
+    default=0.0,
+    help="Cutoff of the classical non-bonded terms, Å, with a reaction field; 0 is none. 10 makes large droplets several "
+    "times faster. The QM region feels all MM charges either way.",
+)
 @click.option("--seed", default=1, help="Of velocities and thermostat.")
 @click.option("--trajectory-id", default=0, help="Number stored with every frame, to tell trajectories apart.")
 @click.option("--accuracy", default=1.0, help="xtb's accuracy factor while sampling; labels are computed anew with their own.")

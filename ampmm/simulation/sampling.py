@@ -38,6 +38,7 @@ class SamplingSettings:
 
     temperature: K. time, equilibration: ps. interval, timestep: fs. friction: 1/ps, ten times that while equilibrating.
     hydrogen_mass: of QM hydrogens, amu. mm_region: molecules with an atom closer than this to a QM atom are stored, Å.
+    mm_cutoff: of the classical non-bonded terms, with a reaction field, Å; 0 is none. The driver sees all MM charges.
     flush: frames between two writes, so that a kill loses less than that many.
     """
 
@@ -49,6 +50,7 @@ class SamplingSettings:
     friction: float = 1.0
     hydrogen_mass: float = 3.0
     mm_region: float = 14.0
+    mm_cutoff: float = 0.0
     seed: int = 1
     trajectory_id: int = 0
     flush: int = 50
@@ -60,8 +62,9 @@ class SamplingSettings:
         # OpenMM takes 0 for "choose one yourself", which no second run repeats; above 2³¹−1 it fails without a message.
         if not 1 <= self.seed < 2**31:
             raise InputError(f"seed: expected 1 to {2**31 - 1}, got {self.seed}")
-        if not self.equilibration >= 0:
-            raise InputError(f"equilibration: expected 0 ps or more, got {self.equilibration!r}")
+        for name, unit_name in (("equilibration", "ps"), ("mm_cutoff", "Å")):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}: expected 0 {unit_name} or more, got {getattr(self, name)!r}")
         steps = self.interval / self.timestep
         if abs(steps - round(steps)) > 1e-6 or round(steps) < 1:
             raise InputError(f"interval: expected a multiple of the time step {self.timestep} fs, got {self.interval} fs")
@@ -153,6 +156,8 @@ class Sampler:
             droplet.wall_force_constant,
             droplet.center_force_constant,
         )
+        if settings.mm_cutoff:
+            _cut_off(system, settings.mm_cutoff / ANGSTROM_PER_NM)
         for index in qm[self.numbers == 1]:
             system.setParticleMass(int(index), settings.hydrogen_mass)
         self._integrator = openmm.LangevinMiddleIntegrator(settings.temperature, settings.friction, settings.timestep * 0.001)
@@ -306,6 +311,13 @@ def molecules_within(qm: np.ndarray, mm: np.ndarray, molecule: np.ndarray, radiu
     """
     distances = np.linalg.norm(mm[:, None, :] - qm[None, :, :], axis=-1).min(axis=1)  # (M,)
     return np.isin(molecule, np.unique(molecule[distances < radius]))
+
+
+def _cut_off(system: openmm.System, cutoff: float) -> None:
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            force.setNonbondedMethod(openmm.NonbondedForce.CutoffNonPeriodic)
+            force.setCutoffDistance(cutoff)  # nm
 
 
 def _molecules(context: openmm.Context, atoms: np.ndarray) -> np.ndarray:
