@@ -35,6 +35,8 @@ ROOMS_OF = {
     "h5py": {"data"},
     "pyscf": {"reference"},
     "xtb": {"reference"},
+    "dask": {"reference"},
+    "distributed": {"reference"},
     "matplotlib": {"evaluation"},
     "click": {"cli"},
 }

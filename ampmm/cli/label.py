@@ -17,18 +17,28 @@ from ampmm.errors import InputError
 @click.option("--engine", default="gfn2-xtb", help="gfn2-xtb or pyscf.")
 @click.option("--workers", default=1, help="Processes, each with one thread.")
 @click.option(
+    "--scheduler",
+    default="",
+    metavar="ADDRESS",
+    help="Label on the workers of this Dask scheduler, e.g. tcp://host:8786, instead of processes here (ampmm[dask]).",
+)
+@click.option("--retry-failed", is_flag=True, help="Compute frames again whose calculation failed in an earlier run.")
+@click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
     help="A setting of the engine, e.g. accuracy=0.01 (gfn2-xtb) or xc=b3lyp, basis=def2-svp (pyscf); repeatable.",
 )
-def command(frames: tuple[Path, ...], output: Path, engine: str, workers: int, settings: tuple[str, ...]) -> None:
+def command(frames: tuple[Path, ...], output: Path, engine: str, settings: tuple[str, ...], **how) -> None:
     """Label FRAMES (files of `ampmm sample`) with a reference method.
 
     Every frame gets its energy, the forces on QM atoms and MM charges, QM charges and the dipole. A run that was
     stopped is continued by the same command: frames in the output are not computed again. Frames whose calculation
-    does not converge are left out and listed beside the output in a .failed.jsonl file.
+    does not converge are left out; the output lists them, with the reason.
+
+    To label on many machines, start `dask scheduler` on one of them and, where ampmm and the engine are installed,
+    `dask worker ADDRESS --nworkers N --nthreads 1`; then give --scheduler ADDRESS here. This process alone writes.
 
     \b
     Example:
@@ -36,6 +46,7 @@ def command(frames: tuple[Path, ...], output: Path, engine: str, workers: int, s
     """
     from tqdm import tqdm
 
+    from ampmm.data import read_failures
     from ampmm.reference.label import label_frames
 
     if not output.parent.is_dir():
@@ -55,13 +66,15 @@ def command(frames: tuple[Path, ...], output: Path, engine: str, workers: int, s
             output,
             engine=engine,
             options=options,
-            workers=workers,
+            **how,
             command="ampmm " + " ".join(sys.argv[1:]),
             progress=progress,
         )
     click.echo(f"{report.labelled} frames labelled, {report.present} were there before, in {output}")
     if report.failed:
-        click.echo(f"{report.failed} frames did not converge and were left out; they are listed in {output}.failed.jsonl")
+        click.echo(f"{report.failed} frames could not be labelled and are left out; the first of them, as listed in the file:")
+        for failure in read_failures(output)[:5]:
+            click.echo(f"  trajectory {failure.trajectory}, frame {failure.source_index}: {failure.reason}")
 
 
 def _setting(text: str) -> tuple[str, Any]:

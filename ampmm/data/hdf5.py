@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from ampmm.data.combine import difference_of_atoms
+from ampmm.data.lock import WriterLock
 from ampmm.data.reading import header_of, open_frames, read_failures, read_frames, version_of
 from ampmm.data.schema import FORMAT, SCHEMA_VERSION, TEXT, Failure, Field, Header, Record, fields_of, units_json
 from ampmm.errors import DataFileError, InputError
@@ -37,7 +38,7 @@ class FrameWriter:
         append: continue an existing file; its header and numbers must agree.
 
     Raises:
-        DataFileError: the file exists already, or is another system's or another level's.
+        DataFileError: the file exists already, is another system's or another level's, or has another writer.
     """
 
     def __init__(self, path: str | Path, header: Header, numbers: np.ndarray, *, append: bool = False) -> None:
@@ -47,14 +48,22 @@ class FrameWriter:
         exists = self._path.exists()
         if exists and not append:
             raise DataFileError(f"{self._path} exists and is not overwritten; choose another name or remove it first")
-        if exists:
-            _rewrite_committed(self._path, self._header, self._numbers)
-            self._file = h5py.File(self._path, "r+", libver="latest")
-            self._file.attrs["sampling"] = _json(_joined_sampling(self._file, header))
-        else:
-            self._file = _create(self._path, header, self._numbers, self._fields)
+        self._lock = WriterLock(self._path)
+        try:
+            self._file = self._opened(exists)
+        except BaseException:
+            self._lock.release()
+            raise
         self._file.swmr_mode = True
         self._count = int(self._file["n_frames"][()])
+
+    def _opened(self, exists: bool) -> h5py.File:
+        if not exists:
+            return _create(self._path, self._header, self._numbers, self._fields)
+        _rewrite_committed(self._path, self._header, self._numbers)
+        file = h5py.File(self._path, "r+", libver="latest")
+        file.attrs["sampling"] = _json(_joined_sampling(file, self._header))
+        return file
 
     @property
     def n_frames(self) -> int:
@@ -149,11 +158,13 @@ class FrameWriter:
         os.close(null)
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
+        self._lock.release()
 
     def close(self) -> None:
         """Close the file; frames are safe without it."""
         if self._file:
             self._file.close()
+        self._lock.release()
 
     def __enter__(self) -> "FrameWriter":
         return self

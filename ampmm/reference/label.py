@@ -1,17 +1,10 @@
-"""Labelling frames in parallel worker processes; may be killed at any moment and continued.
+"""Labelling frames in parallel, here or over machines; may be killed at any moment and continued.
 
 The parent alone writes, in the order of the frames. What is in the output already is not computed again, so the same
 command continues where a kill stopped it, and no frame is ever written twice.
 """
 
-import json
-import multiprocessing
-import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ampmm.data import FrameSet, FrameWriter, Header, Record, read_frame_keys, read_frames
-from ampmm.errors import DataFileError, InputError, LabellingError
+from ampmm.data import Failure, FrameSet, FrameWriter, Header, Record, read_failures, read_frame_keys, read_frames
+from ampmm.data.combine import difference_of_atoms
+from ampmm.errors import DataFileError, InputError
 from ampmm.reference.base import Labeller
 from ampmm.reference.registry import get_labeller
+from ampmm.reference.workers import Job, run_in_processes, run_on_dask
 
 _FRAMES_PER_TASK = 8
-_TASKS_AHEAD = 4  # per worker: enough to keep it busy, little enough to keep memory flat
 
 
 class LabelReport(NamedTuple):
@@ -36,14 +30,6 @@ class LabelReport(NamedTuple):
     failed: int  # frames left out because the calculation did not converge, earlier runs included
 
 
-class _Failure(NamedTuple):
-    """A frame without a label."""
-
-    trajectory: int
-    source_index: int
-    message: str
-
-
 def label_frames(
     inputs: Sequence[str | Path],
     output: str | Path,
@@ -51,6 +37,8 @@ def label_frames(
     engine: str = "gfn2-xtb",
     options: dict[str, Any] | None = None,
     workers: int = 1,
+    scheduler: str = "",
+    retry_failed: bool = False,
     command: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LabelReport:
@@ -61,17 +49,21 @@ def label_frames(
         output: the labelled file; an existing one is continued if it is of the same system and level.
         engine: name of a labeller, see `get_labeller`.
         options: the engine's settings.
-        workers: processes.
+        workers: processes on this machine; with a scheduler it has no meaning.
+        scheduler: address of a Dask scheduler, whose workers label instead of processes here.
+        retry_failed: compute frames again that failed in an earlier run.
         command: what the user typed, for the file's header.
         progress: told (frames settled, frames in all).
 
     Returns:
-        See `LabelReport`. Frames that failed are listed in `output` + ".failed.jsonl" and not tried again.
+        See `LabelReport`. Frames that failed are listed in the output (`ampmm.data.read_failures`) and not tried again.
 
     Raises:
         DataFileError: an input is no file of frames, the inputs do not belong together, or the output is another
             data set's.
         LabellingError: a worker died.
+        BackendError: the engine, or Dask, is not installed; the scheduler does not answer; or a Dask worker has another
+            version of the engine.
     """
     output = Path(output)
     if workers < 1:
@@ -81,13 +73,16 @@ def label_frames(
     sources = [read_frames(path) for path in inputs]
     _check_sources(inputs, sources, output)
     options = dict(options or {})
-    header = _header(sources, get_labeller(engine, **options), command)
+    labeller = get_labeller(engine, **options)
+    header = _header(sources, labeller, command)
+    job = Job(engine, options, labeller.settings, sources[0].numbers, header.qm_charge)
 
-    failed_file = output.with_name(output.name + ".failed.jsonl")
     with _writer(output, header, sources[0].numbers) as writer:
+        if retry_failed:
+            writer.forget_failures()
         settled = _keys(output)
         present = len(settled)
-        settled |= {(failure.trajectory, failure.source_index) for failure in _read_failures(failed_file)}
+        settled |= {(failure.trajectory, failure.source_index) for failure in read_failures(output)}
         todo = [
             (source, index)
             for source, frames in enumerate(sources)
@@ -98,14 +93,14 @@ def label_frames(
         progress(total - len(todo), total)
         labelled = done = 0
         tasks = ([sources[source].record(index) for source, index in chunk] for chunk in _chunks(todo))
-        for results in _run(tasks, engine, options, sources[0].numbers, header.qm_charge, workers):
+        for results in run_on_dask(tasks, job, scheduler) if scheduler else run_in_processes(tasks, job, workers):
             records = [result for result in results if isinstance(result, Record)]
             writer.append(*records)
-            _write_failures(failed_file, [result for result in results if isinstance(result, _Failure)])
+            writer.append_failures(*[result for result in results if isinstance(result, Failure)])
             labelled += len(records)
             done += len(results)
             progress(total - len(todo) + done, total)
-    return LabelReport(labelled, present, len(_read_failures(failed_file)))
+        return LabelReport(labelled, present, len(read_failures(output)))
 
 
 @contextmanager
@@ -137,7 +132,10 @@ def _check_sources(inputs: Sequence[str | Path], sources: Sequence[FrameSet], ou
                     f"{getattr(first.header, name)!r}; label them into separate files"
                 )
         if not np.array_equal(frames.numbers, first.numbers):
-            raise DataFileError(f"{path}: its QM atoms differ from those of {inputs[0]}; label them into separate files")
+            what = difference_of_atoms(frames.numbers, first.numbers)
+            raise DataFileError(
+                f"{path}: its QM atoms differ from those of {inputs[0]}: {what}; label them into separate files"
+            )
         for key in zip(frames.trajectory.tolist(), frames.source_index.tolist(), strict=True):
             if key in keys:
                 raise DataFileError(
@@ -149,7 +147,7 @@ def _check_sources(inputs: Sequence[str | Path], sources: Sequence[FrameSet], ou
 
 def _header(sources: Sequence[FrameSet], labeller: Labeller, command: str) -> Header:
     first = sources[0].header
-    sampled = [{**frames.header.sampling, "command": frames.header.command} for frames in sources]
+    sampled = [each for frames in sources for each in frames.header.trajectories()]
     return replace(
         first,
         level_of_theory=labeller.level_of_theory,
@@ -167,91 +165,3 @@ def _keys(path: Path) -> set[tuple[int, int]]:
 def _chunks(items: list) -> Iterator[list]:
     for start in range(0, len(items), _FRAMES_PER_TASK):
         yield items[start : start + _FRAMES_PER_TASK]
-
-
-def _read_failures(path: Path) -> list[_Failure]:
-    if not path.exists():
-        return []
-    # A kill may have cut the last line short; that frame is simply tried again.
-    lines = path.read_text().split("\n")[:-1]
-    return [_Failure(**json.loads(line)) for line in lines if line]
-
-
-def _write_failures(path: Path, failures: list[_Failure]) -> None:
-    if not failures:
-        return
-    with path.open("a") as file:
-        for failure in failures:
-            file.write(json.dumps(failure._asdict(), ensure_ascii=False) + "\n")
-
-
-def _run(
-    tasks: Iterable[list[Record]],
-    engine: str,
-    options: dict[str, Any],
-    numbers: np.ndarray,
-    qm_charge: int,
-    workers: int,
-) -> Iterator[list[Record | _Failure]]:
-    """The tasks' results in order, computed by worker processes."""
-    # spawn: a forked child would share libraries' threads and locks with the parent.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (engine, options, numbers, qm_charge))
-    waiting: deque[Future] = deque()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(_label_task, task))
-            if len(waiting) >= workers * _TASKS_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise LabellingError(
-            "a worker process died (out of memory, or killed); frames labelled before are stored, "
-            "run the same command again to continue, perhaps with fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Worker(NamedTuple):
-    labeller: Labeller
-    numbers: np.ndarray
-    qm_charge: int
-
-
-_worker: _Worker | None = None  # of this worker process
-
-
-def _start_worker(engine: str, options: dict[str, Any], numbers: np.ndarray, qm_charge: int) -> None:
-    global _worker
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker = _Worker(get_labeller(engine, **options), numbers, qm_charge)
-
-
-def _exit_with_parent() -> None:
-    """End this worker when the parent was killed; without this it would wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _label_task(records: list[Record]) -> list[Record | _Failure]:
-    return [_label_record(record) for record in records]
-
-
-def _label_record(record: Record) -> Record | _Failure:
-    try:
-        label = _worker.labeller.label(
-            _worker.numbers, record.positions_qm, record.positions_mm, record.charges_mm, _worker.qm_charge
-        )
-    except LabellingError as error:
-        return _Failure(int(record.trajectory), int(record.source_index), str(error))
-    return record._replace(
-        energy=label.energy,
-        forces_qm=label.forces_qm,
-        forces_mm=label.forces_mm.astype(np.float32),
-        charges_qm=label.charges_qm,
-        dipole=label.dipole,
-    )

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from ampmm.cli.label import command
-from ampmm.data import FrameWriter, Header, Record, read_frame_keys, read_frames
+from ampmm.data import FrameWriter, Header, Record, read_failures, read_frame_keys, read_frames
 from ampmm.errors import BackendError, DataFileError, InputError
-from ampmm.reference import get_labeller
+from ampmm.reference import get_labeller, workers
 from ampmm.reference.label import label_frames
+from ampmm.types import Evaluation
 
 try:
     get_labeller("gfn2-xtb")
@@ -133,10 +134,53 @@ def test_frames_that_do_not_converge_are_listed_and_left_out(tmp_path):
     options = {"max_iterations": 1}
     assert label_frames([source], output, options=options) == (0, 0, 3)
     assert keys(output) == []
-    listed = (tmp_path / "labelled.h5.failed.jsonl").read_text().splitlines()
-    assert len(listed) == 3 and "did not converge" in listed[0]
+    failures = read_failures(output)
+    assert [failure[:2] for failure in failures] == [(0, 0), (0, 1), (0, 2)]
+    assert all("did not converge" in failure.reason for failure in failures)
     assert label_frames([source], output, options=options) == (0, 0, 3)
-    assert len((tmp_path / "labelled.h5.failed.jsonl").read_text().splitlines()) == 3
+    assert len(read_failures(output)) == 3
+    assert label_frames([source], output, options=options, retry_failed=True) == (0, 0, 3)
+    assert len(read_failures(output)) == 3
+    result = CliRunner().invoke(command, [str(source), "-o", str(output), "--set", "max_iterations=1"])
+    assert "3 frames could not be labelled" in result.output and "trajectory 0, frame 2: GFN2-xTB did not" in result.output
+
+
+def test_a_label_that_is_no_number_is_a_failure():
+    """Whatever an engine returns, NaN does not go into a file."""
+
+    class Broken:
+        level_of_theory = "broken"
+
+        def label(self, numbers, positions_qm, positions_mm, charges_mm, qm_charge):
+            return Evaluation(0.0, np.full((3, 3), np.nan), np.zeros((5, 3)), np.zeros(3), np.zeros(3))
+
+    job = workers.Job("broken", {}, {}, NUMBERS, 0)
+    assert workers._label_record(Broken(), job, frame(4, 2)) == (2, 4, "broken returned numbers that are not finite")
+
+
+def test_an_engine_of_another_version_is_refused():
+    job = workers.Job("gfn2-xtb", {}, {**get_labeller("gfn2-xtb").settings, "version": "API 9.9"}, NUMBERS, 0)
+    with pytest.raises(BackendError, match=r"version is 'API 1.* there and 'API 9\.9' here"):
+        workers.label_task(job, [frame(0)])
+
+
+def test_round_driver_and_temperature_are_kept(tmp_path):
+    source = tmp_path / "a.h5"
+    with FrameWriter(source, HEADER, NUMBERS) as writer:
+        writer.append(frame(0)._replace(round=3, driver="GFN-FF", temperature=350.0), frame(1))
+    label_frames([source], tmp_path / "b.h5")
+    frames = read_frames(tmp_path / "b.h5")
+    assert frames.round.tolist() == [3, 0] and frames.driver.tolist() == ["GFN-FF", ""]
+    assert frames.temperature.tolist() == [350.0, 300.0]
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    source, output = frames_file(tmp_path / "a.h5", 2), tmp_path / "labelled.h5"
+    label_frames([source], output)
+    header = read_frames(output).header
+    with FrameWriter(output, header, NUMBERS, append=True), pytest.raises(DataFileError, match="another process is writing"):
+        label_frames([source], output)
+    assert label_frames([source], output) == (0, 2, 0)
 
 
 def test_another_level_does_not_go_into_the_same_file(tmp_path):
@@ -156,6 +200,10 @@ def test_inputs_that_do_not_belong_together_are_refused(tmp_path):
         label_frames([first, twin], output)
     with pytest.raises(DataFileError, match="system is 'ice'"):
         label_frames([first, ice], output)
+    with FrameWriter(tmp_path / "order.h5", HEADER, NUMBERS[::-1]) as writer:
+        writer.append(frame(0, 8))
+    with pytest.raises(DataFileError, match=r"the same elements in another order \(atom 0 is H and O\)"):
+        label_frames([first, tmp_path / "order.h5"], output)
     with pytest.raises(InputError, match="also an input"):
         label_frames([first], first)
     with pytest.raises(InputError, match="workers: expected 1 or more"):

@@ -1,0 +1,47 @@
+"""One writer at a time: a lock beside the file, which the system releases when its holder dies."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from ampmm.errors import DataFileError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock, as before
+    fcntl = None
+
+
+class WriterLock:
+    """Holds ``.NAME.lock`` beside a file until `release`.
+
+    Raises:
+        DataFileError: another process, or another writer of this one, holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(f".{path.name}.lock")
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DataFileError(
+                f"{path}: another process is writing to it; wait until that has ended, or write to another file"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            return
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let the next writer in; once is enough, more do no harm."""
+        if self._descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        os.close(self._descriptor)
+        self._descriptor = None
