@@ -34,7 +34,6 @@ class AMP(Model):
         self.energy_scale = config.energy_scale
         self.charge_scale = config.charge_scale
         self.n_multipole_components = packed_size(self.order)
-        self.n_anisotropic = config.n_features - config.n_radial
 
         self.slots = ElementSlots(config.elements)
         self.embedding = nn.Linear(len(config.elements), config.width)
@@ -60,7 +59,7 @@ class AMP(Model):
         state = NodeState(
             self.embedding(one_hot),
             edges.radial.new_zeros(slots.shape[0], self.n_multipole_components),
-            torch.cat([edges.radial.new_zeros(edges.radial.shape[0], self.n_anisotropic), edges.radial], dim=1),
+            None,  # the first layer sees no anisotropic part
         )
         for layer in self.layers:
             state = layer(state, one_hot, edges, surroundings)

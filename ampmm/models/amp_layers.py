@@ -1,6 +1,6 @@
 """The layers of AMP: plain message passing (Eq. 1), with multipoles (Eq. 8), and polarized by MM charges (Eq. 10)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class NodeState(NamedTuple):
 
     hidden: Tensor  # (N, width) h_i
     multipoles: Tensor  # (N, (K+1)²) packed M_i^k; no columns for the plain GNN
-    features: Tensor  # (E, n_features) a_ij
+    anisotropic: Optional[Tensor]  # (E, n_radial_weights·n_scalars) φ_b ∘ G_ij, which with the radial functions is a_ij
 
 
 class MessageLayer(nn.Module):
@@ -46,12 +46,12 @@ class MessageLayer(nn.Module):
 
     def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
         """One layer; `one_hot` (N, n_elements) are the atoms' elements."""
-        hidden = self.pass_messages(state.hidden, state.hidden, state.features, edges)
-        return NodeState(hidden, state.multipoles, state.features)
+        hidden = self.pass_messages(state.hidden, state.hidden, state.anisotropic, edges)
+        return NodeState(hidden, state.multipoles, state.anisotropic)
 
-    def pass_messages(self, hidden: Tensor, nodes: Tensor, features: Tensor, edges: Edges) -> Tensor:
-        """The update of h (N, width) from node inputs (N, n_node) and edge features (E, n_features)."""
-        messages = self.message(nodes, features, edges.centers, edges.neighbors)
+    def pass_messages(self, hidden: Tensor, nodes: Tensor, anisotropic: Optional[Tensor], edges: Edges) -> Tensor:
+        """The update of h (N, width) from node inputs (N, n_node) and the edges."""
+        messages = self.message(nodes, edges.radial, edges.centers, edges.neighbors, anisotropic)
         summed = scatter_sum(messages * edges.envelope.unsqueeze(-1), edges.centers, hidden.shape[0])
         return hidden + self.update(torch.cat([nodes, summed], dim=1))
 
@@ -79,25 +79,24 @@ class AMPLayer(MessageLayer):
     def expand(self, state: NodeState, edges: Edges) -> Tensor:
         """M_i^k = Σ_j c_ij^k R_ij^k (Eqs. 3 and 4), packed: (N, (K+1)²)."""
         nodes = self.with_norms(state.hidden, state.multipoles)
-        c = self.coefficients(nodes, state.features, edges.centers, edges.neighbors)
+        c = self.coefficients(nodes, edges.radial, edges.centers, edges.neighbors, state.anisotropic)
         c = c * (self.scale * edges.envelope).unsqueeze(-1)
         return scatter_sum(self.multipoles.weighted(c, edges.tensors), edges.centers, nodes.shape[0])
 
     def interact(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:
         """New edge features (Eq. 7) and the messages they carry."""
-        features = self.anisotropic(multipoles, one_hot, edges)
+        anisotropic = self.anisotropic(multipoles, one_hot, edges)
         nodes = self.with_norms(hidden, multipoles)
-        return NodeState(self.pass_messages(hidden, nodes, features, edges), multipoles, features)
+        return NodeState(self.pass_messages(hidden, nodes, anisotropic, edges), multipoles, anisotropic)
 
     def anisotropic(self, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> Tensor:
-        """a_ij = φ_b ∘ G_ij (Eq. 7) with the radial functions appended: (E, n_features)."""
+        """φ_b ∘ G_ij (Eq. 7): (E, n_radial_weights·n_scalars)."""
         tensors = self.multipoles.cartesian(multipoles)
         left = [tensor[edges.centers] for tensor in tensors]
         right = [tensor[edges.neighbors] for tensor in tensors]
         scalars = self.multipoles.interactions(left, right, edges.unit)  # (E, n_scalars)
         weights = self.radial_weights(one_hot, edges.radial, edges.centers, edges.neighbors)
-        products = weights.unsqueeze(-1) * scalars.unsqueeze(1)  # (E, n_radial_weights, n_scalars)
-        return torch.cat([products.flatten(1), edges.radial], dim=1)
+        return (weights.unsqueeze(-1) * scalars.unsqueeze(1)).flatten(1)  # every weight times every scalar
 
 
 class Polarization(nn.Module):

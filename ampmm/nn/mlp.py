@@ -1,5 +1,7 @@
 """The fully connected networks of AMP: Linear and SiLU in turn (paper A.2)."""
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
@@ -35,9 +37,20 @@ class PairLinear(nn.Module):
         super().__init__()
         self.center, self.neighbor, self.pair = _joint_linears(n_out, n_center, n_neighbor, n_pair, nonlinearity=nonlinearity)
 
-    def forward(self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
-        """Atom features (n_atoms, ·), pair features (n_pairs, ·) and indices (n_pairs,) to (n_pairs, n_out)."""
-        return self.center(atoms)[centers] + self.neighbor(atoms)[neighbors] + self.pair(pair)
+    def forward(
+        self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor, leading: Optional[Tensor] = None
+    ) -> Tensor:
+        """Atom features (n_atoms, ·), pair features (n_pairs, ·) and indices (n_pairs,) to (n_pairs, n_out).
+
+        `leading` are the first columns of the pair features, given apart so that nobody has to join them: their derivatives
+        would be as many copies. Without them those columns count as zero.
+        """
+        n_leading = self.pair.weight.shape[1] - pair.shape[1]
+        out = self.center(atoms)[centers] + self.neighbor(atoms)[neighbors]
+        out = torch.addmm(out, pair, self.pair.weight[:, n_leading:].t())
+        if leading is not None:
+            out = torch.addmm(out, leading, self.pair.weight[:, :n_leading].t())
+        return out
 
 
 class OneSidedPairLinear(nn.Module):
@@ -86,6 +99,8 @@ class PairNetwork(nn.Module):
         self.first = PairLinear(n_atom, n_atom, n_pair, width, "relu")
         self.rest = Network(width, n_out)
 
-    def forward(self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
-        """Atom features (n_atoms, ·), pair features (n_pairs, ·) and indices (n_pairs,) to (n_pairs, n_out or width)."""
-        return self.rest(self.first(atoms, pair, centers, neighbors))
+    def forward(
+        self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor, leading: Optional[Tensor] = None
+    ) -> Tensor:
+        """The arguments of `PairLinear` to (n_pairs, n_out or width)."""
+        return self.rest(self.first(atoms, pair, centers, neighbors, leading))
