@@ -7,13 +7,25 @@ import openmm
 import torch
 from openmm import app, unit
 
-from ampmm.embedding import Bounds, bonds_within, bounds_from_card, create_mixed_system, load_structure, select_qm_atoms
+from ampmm.embedding import (
+    Bounds,
+    Preset,
+    bonds_within,
+    bounds_from_card,
+    create_mixed_system,
+    get_preset,
+    load_structure,
+    select_qm_atoms,
+    use_shifted_reaction_field,
+)
 from ampmm.errors import InputError
 from ampmm.export import load_model
 from ampmm.simulation.config import CLASSICAL, SimulationConfig
 from ampmm.simulation.droplet import add_droplet_restraints
+from ampmm.simulation.restraints import add_restraints, check_atoms
+from ampmm.simulation.structure_source import is_structure_file, read_structure
 from ampmm.simulation.system_files import SystemFiles, read_system
-from ampmm.units import ANGSTROM_PER_NM
+from ampmm.units import ANGSTROM_PER_NM, NM_PER_ANGSTROM
 
 MM_CUTOFF_NM: Final = 1.0
 CONSTRAINT_TOLERANCE: Final = 1e-6
@@ -31,6 +43,7 @@ class Region(NamedTuple):
     mm_charges: np.ndarray  # (M,) e
     qm_charge: int
     bounds: Bounds
+    coulomb_cutoff: float | None  # of the QM–MM reaction field, Å; None takes the model's own
 
 
 class Assembled(NamedTuple):
@@ -40,6 +53,7 @@ class Assembled(NamedTuple):
     system: openmm.System
     positions: np.ndarray  # (n_atoms, 3) nm
     region: Region
+    restraints: tuple[str, ...] = ()  # in words
 
 
 def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
@@ -52,16 +66,22 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     Raises:
         InputError, EmbeddingError, ModelFileError, BackendError: see the functions called.
     """
-    files = read_system(config.system, config.form)
-    structure = load_structure(files.topology, files.coordinates)
+    preset = get_preset(config.preset) if config.preset else None
+    if is_structure_file(config.system):
+        files, structure = read_structure(config)
+    else:
+        files = read_system(config.system, config.form)
+        structure = load_structure(files.topology, files.coordinates)
     topology = structure.topology
-    mm_system = _classical_system(structure, files)
+    check_atoms(files.restraints, topology.getNumAtoms())
+    mm_system = _classical_system(structure, files, preset)
     if model is None:
         name = config.model or files.model
         if not name:
             raise InputError(f"model: expected a model's name, got none, and {files.name} names none; give --model")
         model = None if name == CLASSICAL else load_model(name)
-    indices = np.asarray(select_qm_atoms(topology, files.qm_atoms), dtype=np.int64)
+    indices = np.asarray(select_qm_atoms(topology, config.qm_atoms or files.qm_atoms), dtype=np.int64)
+    region = _region(config, files, topology, mm_system, indices, model)
     system = mm_system
     if model is not None:
         system, _ = create_mixed_system(
@@ -71,25 +91,31 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
             model,
             backend=config.backend,
             electrostatics=config.electrostatics,
-            qm_charge=files.qm_charge,
+            coulomb_cutoff=region.coulomb_cutoff,
+            qm_charge=region.qm_charge,
             dtype=torch.float64 if config.precision == "float64" else torch.float32,
         )
+    if preset is not None:
+        use_shifted_reaction_field(system, preset.cutoff)
     if files.droplet is not None:
         add_droplet_restraints(system, topology, indices, *files.droplet)
+    add_restraints(system, files.restraints)
     if config.ensemble == "NPT":
         barostat = openmm.MonteCarloBarostat(config.pressure * unit.bar, config.temperature * unit.kelvin)
         barostat.setRandomNumberSeed(_seed(config, 1))
         system.addForce(barostat)
     positions = np.asarray(structure.positions.value_in_unit(unit.nanometer))
-    region = _region(config, files, topology, mm_system, indices, model)
-    return Assembled(topology, system, positions, region)
+    return Assembled(topology, system, positions, region, tuple(each.describe(topology) for each in files.restraints))
 
 
-def _classical_system(structure: Any, files: SystemFiles) -> openmm.System:
+def _classical_system(structure: Any, files: SystemFiles, preset: Preset | None) -> openmm.System:
     periodic = files.droplet is None
+    method, cutoff = app.PME if periodic else app.NoCutoff, MM_CUTOFF_NM
+    if preset is not None:
+        method, cutoff = app.CutoffPeriodic, NM_PER_ANGSTROM * preset.cutoff
     return structure.create_system(
-        nonbondedMethod=app.PME if periodic else app.NoCutoff,
-        nonbondedCutoff=MM_CUTOFF_NM * unit.nanometer,
+        nonbondedMethod=method,
+        nonbondedCutoff=cutoff * unit.nanometer,
         constraints=None,
         rigidWater=True,
         removeCMMotion=periodic,
@@ -114,7 +140,11 @@ def _region(
     bounds = bounds_from_card(getattr(card, "bounds", None) or {}, numbers, bonds, config.distance_slack, config.force_slack)
     charges = _charges(mm_system)
     mm_indices = np.array([i for i in range(len(atoms)) if i not in place and charges[i] != 0.0], dtype=np.int64)
-    return Region(model, indices, numbers, labels, mm_indices, charges[mm_indices], files.qm_charge, bounds)
+    qm_charge = files.qm_charge
+    if qm_charge is None:
+        qm_charge = round(float(charges[indices].sum()))
+    coulomb_cutoff = get_preset(config.preset).cutoff if config.preset else None
+    return Region(model, indices, numbers, labels, mm_indices, charges[mm_indices], qm_charge, bounds, coulomb_cutoff)
 
 
 def _charges(system: openmm.System) -> np.ndarray:
@@ -177,6 +207,7 @@ def draw_velocities(simulation: app.Simulation, config: SimulationConfig) -> Non
 def evaluate_region(region: Region, positions_nm: np.ndarray, box_nm: np.ndarray | None) -> Any:
     """The model's Evaluation of a frame; positions (n_atoms, 3) nm, box (3, 3) nm or None."""
     positions = positions_nm * ANGSTROM_PER_NM
+    options = {} if region.coulomb_cutoff is None else {"coulomb_cutoff": region.coulomb_cutoff}
     return region.model.evaluate(
         region.numbers,
         positions[region.indices],
@@ -184,4 +215,5 @@ def evaluate_region(region: Region, positions_nm: np.ndarray, box_nm: np.ndarray
         region.mm_charges,
         box=None if box_nm is None else box_nm * ANGSTROM_PER_NM,
         qm_charge=region.qm_charge,
+        **options,
     )

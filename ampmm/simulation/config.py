@@ -15,13 +15,17 @@ FORMS: Final = ("box", "droplet")
 ENSEMBLES: Final = ("NVT", "NPT", "NVE")
 PRECISIONS: Final = ("float32", "float64")
 CLASSICAL: Final = "classical"
+STRUCTURE_SUFFIXES: Final = (".pdb", ".cif", ".pdbx", ".prmtop", ".parm7", ".top")
 
 
 @dataclass(frozen=True)
 class SimulationConfig:
     """Everything that decides a run; it is stored in the run's folder and read again by `--resume`.
 
-    system: a folder name under `systems/`, or a path to a folder with a `system.yaml`. form: "box" or "droplet".
+    system: a folder name under `systems/`, a path to a folder with a `system.yaml`, or with a preset a structure file: a PDB or
+    mmCIF file (a solute, or solvated), or an Amber or GROMACS topology with `coordinates`. form: "box" or "droplet".
+    preset: a published set-up of AMP-BMS, "tip3p" or "tip4p-fb", or "". padding: of the water around a bare solute, Å.
+    qm_atoms: a residue name or an MDTraj selection; "" takes the system's own, of a structure file all but water and ions.
     model: a shipped model's name or a `.pt` file; "" takes the system's own; "classical" leaves the force field as it is.
     backend: "auto", "torchforce" or "python". electrostatics: "auto", or the same by name:
     "reaction-field" in a box, "bare" in a droplet.
@@ -37,6 +41,10 @@ class SimulationConfig:
     system: str = "uracil"
     form: str = "box"
     model: str = ""
+    preset: str = ""
+    coordinates: str = ""
+    qm_atoms: str = ""
+    padding: float = 10.0
     backend: str = "auto"
     electrostatics: str = "auto"
     platform: str = "auto"
@@ -56,7 +64,8 @@ class SimulationConfig:
     output: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "pressure", "friction", "timestep", "steps", "report_interval", "checkpoint_interval"):
+        for name in ("temperature", "pressure", "friction", "timestep", "steps", "report_interval", "checkpoint_interval",
+                     "padding"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
         for name in ("minimize", "distance_slack", "force_slack"):
@@ -68,6 +77,8 @@ class SimulationConfig:
         for name, known in (("form", FORMS), ("ensemble", ENSEMBLES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.preset and self.form == "droplet":
+            raise InputError(f"form: expected box for the preset {self.preset!r}, got droplet; it is a periodic set-up")
         if self.ensemble == "NPT" and self.form == "droplet":
             raise InputError("ensemble: expected NVT or NVE for a droplet, got NPT; a droplet has no box to scale")
         fitting = ("auto", "bare") if self.form == "droplet" else ("auto", "reaction-field")
@@ -82,7 +93,9 @@ class SimulationConfig:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path(self.output) if self.output else Path("runs") / f"{Path(self.system).name}-{self.form}"
+        system = Path(self.system)
+        name = system.stem if system.suffix.lower() in STRUCTURE_SUFFIXES else system.name
+        return Path(self.output) if self.output else Path("runs") / f"{name}-{self.form}"
 
 
 def steps_of_time(time_ps: float, timestep_fs: float) -> int:
@@ -156,7 +169,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise InputError(f"config: {path} is not YAML: {error}") from None
     if not isinstance(settings, dict):
         raise InputError(f"config: expected names and values in {path}, got {type(settings).__name__}")
-    for name in ("system", "model"):
+    for name in ("system", "model", "coordinates"):
         value = settings.get(name)
         if isinstance(value, str) and value and (path.parent / value).exists():
             settings[name] = str((path.parent / value).resolve())

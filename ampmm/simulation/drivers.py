@@ -7,7 +7,7 @@ import numpy as np
 from ampmm.embedding import bonds_within, strip_qm_terms
 from ampmm.export import load_model
 from ampmm.reference import LABELLERS, GFNFFDriver, get_labeller
-from ampmm.simulation.sampling import Droplet, Evaluator
+from ampmm.simulation.sampler import Droplet, Evaluator
 from ampmm.units import ANGSTROM_PER_NM
 
 CLASSICAL: Final = "classical"
@@ -39,7 +39,8 @@ def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Eva
         return get_labeller(kind, accuracy=accuracy, warm_start=True), f"GFN2-xTB, accuracy {accuracy:g}"
     if kind in LABELLERS:
         return get_labeller(kind), kind
-    return load_model(name), name
+    model = load_model(name)
+    return model, f"model {model.path.name}"
 
 
 def _gfn_ff(droplet: Droplet) -> GFNFFDriver:

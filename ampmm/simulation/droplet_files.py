@@ -1,22 +1,32 @@
 """The droplet of a system folder, ready for sampling."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from openmm import app, unit
 
 from ampmm.embedding import load_structure, select_qm_atoms
-from ampmm.simulation.sampling import Droplet
+from ampmm.simulation.restraints import Restraint, check_atoms
+from ampmm.simulation.sampler import Droplet
 from ampmm.simulation.system_files import read_system
 
 
-def load_droplet(system: str | Path) -> Droplet:
+def load_droplet(system: str | Path, restraints: Sequence[Restraint] = ()) -> Droplet:
     """The droplet of a system: a name under `systems/`, a folder, or its `system.yaml`.
 
+    Args:
+        system: name or path.
+        restraints: beside those of `system.yaml`; one on the same two atoms takes the place of that one.
+
     Raises:
-        InputError: no such system or file, or an entry of `system.yaml` is missing, or a file it names cannot be read.
+        InputError: no such system or file, or an entry of `system.yaml` is missing, or a file it names cannot be read, or
+            a restraint is on an atom that is not there.
     """
     files = read_system(str(system), "droplet")
     structure = load_structure(files.topology, files.coordinates)
+    replaced = {frozenset(each.atoms) for each in restraints}
+    restraints = (*(each for each in files.restraints if frozenset(each.atoms) not in replaced), *restraints)
+    check_atoms(restraints, structure.topology.getNumAtoms())
     return Droplet(
         name=files.name,
         topology=structure.topology,
@@ -27,4 +37,5 @@ def load_droplet(system: str | Path) -> Droplet:
         wall_radius=files.droplet.wall_radius,
         wall_force_constant=files.droplet.wall_force_constant,
         center_force_constant=files.droplet.center_force_constant,
+        restraints=restraints,
     )

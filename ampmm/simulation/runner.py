@@ -20,6 +20,7 @@ from ampmm.simulation.config import SimulationConfig, config_from, read_settings
 from ampmm.simulation.guard import complaint, finite
 from ampmm.simulation.minimization import minimize_around
 from ampmm.simulation.reporters import STATE_COLUMNS, Table, Trajectory, ml_columns
+from ampmm.simulation.structure_source import solvate_if_needed
 from ampmm.units import ANGSTROM_PER_NM, AVOGADRO, GAS_CONSTANT
 
 CHUNK: Final = 100  # steps between looks at a pending Ctrl-C
@@ -74,7 +75,9 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
     """
     folder = config.folder
     restart.refuse_overwrite(folder)
+    config = solvate_if_needed(config)
     assembled = assemble(config, model)
+    _announce(assembled, progress)
     simulation = make_simulation(config, assembled)
     with _disk_errors(folder, simulation):
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +111,7 @@ def resume(folder: Path, steps: int | None = None, model: Any = None, progress: 
         settings["steps"] = steps
     config = config_from(settings, str(folder / restart.CONFIG))
     assembled = assemble(config, model)
+    _announce(assembled, progress)
     simulation = make_simulation(config, assembled)
     restarted = restart.load_checkpoint(simulation, folder)
     if restarted.step >= config.steps:
@@ -121,6 +125,11 @@ def resume(folder: Path, steps: int | None = None, model: Any = None, progress: 
         outputs = _open_outputs(config, assembled, folder, restarted.step)
         write_config(config, folder / restart.CONFIG)
     return _run(config, assembled, simulation, outputs, Good(restarted.step, _state(simulation)), progress)
+
+
+def _announce(assembled: Assembled, progress: bool) -> None:
+    for each in assembled.restraints if progress else ():
+        print(f"restrained: {each}", file=sys.stderr, flush=True)
 
 
 def _prepare(simulation: app.Simulation, config: SimulationConfig, assembled: Assembled) -> Good:

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from ampmm.errors import InputError
+from ampmm.simulation.restraints import Restraint, read_restraints
 
 SYSTEM_FILE: Final = "system.yaml"
 
@@ -25,9 +26,10 @@ class SystemFiles(NamedTuple):
     topology: Path
     coordinates: Path
     qm_atoms: Any  # residue name, MDTraj selection or list of indices
-    qm_charge: int
+    qm_charge: int | None  # None: the rounded sum of the classical charges
     model: str  # the model the system is meant for; "" if none
     droplet: DropletSettings | None  # None for a periodic box
+    restraints: tuple[Restraint, ...] = ()
 
 
 def known_systems(start: Path | None = None) -> dict[str, Path]:
@@ -91,6 +93,7 @@ def read_system(system: str, form: str) -> SystemFiles:
         qm_charge=round(_number(content, "qm_charge", path)),
         model=str(content.get("model", "")),
         droplet=droplet,
+        restraints=read_restraints(content.get("restraints"), str(path)),
     )
 
 
