@@ -11,7 +11,11 @@ PLATFORMS = ("auto", "CPU", "CUDA", "OpenCL", "HIP", "Reference")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("system", metavar="SYSTEM|CONFIG", required=False)
+@click.argument("system", metavar="SYSTEM|STRUCTURE|CONFIG", required=False)
+@click.option("--preset", type=click.Choice(["tip3p", "tip4p-fb"]), help="The published set-up of AMP-BMS, with this water.")
+@click.option("--coordinates", help="Of an Amber or GROMACS topology given as STRUCTURE.")
+@click.option("--qm-atoms", help="Residue name or MDTraj selection.  [default: the system's own, or all but water and ions]")
+@click.option("--padding", type=float, metavar="Å", help="Water between a PDB that has none and its image.  [default: 15]")
 @click.option("--form", type=click.Choice(["box", "droplet"]), help="Periodic box or droplet.  [default: box]")
 @click.option("--model", help="A shipped model's name, a .pt file, or 'classical'.  [default: the system's own]")
 @click.option(
@@ -48,7 +52,8 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
 
     SYSTEM is a folder name under systems/ (such as uracil) or a path to a folder with a system.yaml; CONFIG is a YAML
     file of settings, named as the options are with underscores (plus distance_slack and force_slack). Options go
-    before the file's settings.
+    before the file's settings. With --preset it may be a STRUCTURE: a PDB or mmCIF file, which gets hydrogens, water and
+    ions if it has no water (solvated.pdb in the run's folder), or an Amber or GROMACS topology with --coordinates.
 
     \b
     The run's folder receives
@@ -66,6 +71,7 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
       ampmm simulate uracil --time 10
       ampmm simulate uracil --form droplet --ensemble NVE --steps 4000 -o runs/nve
       ampmm simulate uracil --time 20 --resume        (up to 20 ps in all)
+      ampmm simulate peptide.pdb --preset tip3p --model amp_bms.pt
       ampmm simulate run.yaml
     """
     from ampmm.simulation.runner import resume as resume_run

@@ -24,7 +24,8 @@ class SimulationConfig:
 
     system: a folder name under `systems/`, a path to a folder with a `system.yaml`, or with a preset a structure file: a PDB or
     mmCIF file (a solute, or solvated), or an Amber or GROMACS topology with `coordinates`. form: "box" or "droplet".
-    preset: a published set-up of AMP-BMS, "tip3p" or "tip4p-fb", or "". padding: of the water around a bare solute, Å.
+    preset: a published set-up of AMP-BMS, "tip3p" or "tip4p-fb", or "". padding: Å of water between a bare solute
+    and its nearest image, at least; the box is at least twice as wide.
     qm_atoms: a residue name or an MDTraj selection; "" takes the system's own, of a structure file all but water and ions.
     model: a shipped model's name or a `.pt` file; "" takes the system's own; "classical" leaves the force field as it is.
     backend: "auto", "torchforce" or "python". electrostatics: "auto", or the same by name:
@@ -44,7 +45,7 @@ class SimulationConfig:
     preset: str = ""
     coordinates: str = ""
     qm_atoms: str = ""
-    padding: float = 10.0
+    padding: float = 15.0
     backend: str = "auto"
     electrostatics: str = "auto"
     platform: str = "auto"
