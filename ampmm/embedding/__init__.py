@@ -2,7 +2,6 @@
 
 from ampmm.embedding.backends import BACKENDS, Backend, get_backend
 from ampmm.embedding.bounds import Bounds, bounds_from_card
-from ampmm.embedding.computations import Evaluator
 from ampmm.embedding.mixed_system import add_force, bonds_within, create_mixed_system
 from ampmm.embedding.mm_forces import Stripped, strip_qm_terms
 from ampmm.embedding.presets import PRESETS, Preset, create_preset_system, get_preset
@@ -10,6 +9,7 @@ from ampmm.embedding.regions import select_qm_atoms
 from ampmm.embedding.serialization import deserialize_system, serialize_system
 from ampmm.embedding.shifted_reaction_field import use_shifted_reaction_field
 from ampmm.embedding.structure_files import LoadedStructure, load_structure
+from ampmm.export import Evaluator
 
 __all__ = [
     "BACKENDS",

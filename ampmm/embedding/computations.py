@@ -1,7 +1,7 @@
 """What a PythonForce calls: State in, energy and forces out. Both can be pickled, so that a System serialises."""
 
 import io
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import openmm
@@ -9,25 +9,8 @@ import torch
 from openmm import unit
 
 from ampmm.errors import InputError
-from ampmm.export import use_simple_executor
-from ampmm.types import Evaluation
+from ampmm.export import Evaluator, use_simple_executor
 from ampmm.units import ANGSTROM_PER_NM
-
-
-class Evaluator(Protocol):
-    """Anything that evaluates one QM frame among MM charges: a labeller, a loaded model, a user's own object."""
-
-    def evaluate(
-        self,
-        numbers: np.ndarray,
-        positions_qm: np.ndarray,
-        positions_mm: np.ndarray,
-        charges_mm: np.ndarray,
-        box: np.ndarray | None = None,
-        qm_charge: int | None = None,
-    ) -> Evaluation:
-        """Positions in Å, charges in e; energy in kJ/mol, forces in kJ/mol/Å."""
-        ...
 
 
 class PotentialComputation:

@@ -14,11 +14,11 @@ from openmm.app import Topology
 from ampmm.embedding.backends import BACKENDS, FORCE_NAME, get_backend
 from ampmm.embedding.boundary import refuse_boundary, refuse_virtual_sites
 from ampmm.embedding.bounds import bounds_from_card
-from ampmm.embedding.computations import Evaluator, EvaluatorComputation
+from ampmm.embedding.computations import EvaluatorComputation
 from ampmm.embedding.mm_forces import read_charges, refuse_qm_terms, strip_qm_terms
 from ampmm.embedding.regions import check_system_matches, select_qm_atoms
 from ampmm.errors import BackendError, EmbeddingError, InputError
-from ampmm.export import LoadedModel, Potential, load_model
+from ampmm.export import Evaluator, LoadedModel, Potential, load_model
 from ampmm.geometry.cell import largest_cutoff
 from ampmm.memory import keep_freed_memory
 from ampmm.physics.coulomb import ELECTROSTATICS
@@ -158,7 +158,7 @@ def _add(
     mm = np.setdiff1d(np.flatnonzero(charges), qm)  # uncharged sites feel and do nothing
     if isinstance(model, (str, Path)):
         model = load_model(model)
-    if isinstance(model, LoadedModel):
+    if isinstance(model, LoadedModel) and not model.card.base:
         force = _model_force(system, model, numbers, qm, mm, charges, options, bonds_within(topology, qm))
     else:
         force = _evaluator_force(system, model, numbers, qm, mm, charges, options)
@@ -228,6 +228,9 @@ def _evaluator_force(
             "model: expected a shipped model's name, a .pt path, a LoadedModel or an object with evaluate(), "
             f"got {type(evaluator).__name__}"
         )
+    if isinstance(evaluator, LoadedModel):  # a Δ-model, which is evaluated together with its base
+        numbers = evaluator.check_numbers(numbers)
+        evaluator.check_base()
     if system.usesPeriodicBoundaryConditions():
         raise EmbeddingError(
             "model: an evaluator (a labeller, say) sees bare charges around it, which only a droplet has, got a System "
@@ -240,7 +243,11 @@ def _evaluator_force(
     reason = BACKENDS["python"].missing()
     if reason:
         raise BackendError(f"backend 'python': {reason}")
-    charge = _rounded_charge(charges[qm]) if options.qm_charge is None else options.qm_charge
+    charge = options.qm_charge
+    if isinstance(evaluator, LoadedModel):
+        charge = evaluator.check_charge(charge)
+    elif charge is None:
+        charge = _rounded_charge(charges[qm])
     return openmm.PythonForce(EvaluatorComputation(evaluator, numbers, qm, mm, charges[mm], charge))
 
 

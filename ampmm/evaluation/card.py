@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ampmm.data.combine import concatenated
-from ampmm.data.schema import FrameSet
+from ampmm.data.schema import FrameSet, Header
 from ampmm.data.splits import Split, fingerprint
 from ampmm.evaluation.bounds import training_bounds
 from ampmm.export.metadata import Card
@@ -72,6 +72,7 @@ def make_card(
     frames: FrameSet,
     split: Split,
     extra: Sequence[FrameSet] = (),
+    base: Header | None = None,
     data: Mapping[str, Any],
     training: Mapping[str, Any],
     command: str,
@@ -79,6 +80,7 @@ def make_card(
     """The card of `model`, trained on `frames[split.train]` and all `extra` frames; its errors are added later.
 
     Args:
+        base: header of the labels that were subtracted, of a Δ-model.
         data: `describe_frames` of the frames, with "split" (`describe_split`) and whatever else is worth knowing.
         training: settings, steps, minutes, device.
     """
@@ -95,6 +97,7 @@ def make_card(
         cutoffs=model.cutoffs,
         level_of_theory=frames.header.level_of_theory,
         level_settings=dict(frames.header.level_settings),
+        base={} if base is None else {"level_of_theory": base.level_of_theory, "level_settings": dict(base.level_settings)},
         data=dict(data),
         training={**training, "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__},
         bounds=_bounds(frames, split, extra),

@@ -1,9 +1,10 @@
 """Models as files and at run time: cards, `.pt` archives, and the potential that OpenMM calls."""
 
+from ampmm.export.evaluator import Evaluator
 from ampmm.export.executor import use_simple_executor
 from ampmm.export.loaded_model import LoadedModel
 from ampmm.export.metadata import Card
 from ampmm.export.runtime import Potential
 from ampmm.export.torchscript import load_model, models, save_model
 
-__all__ = ["Card", "LoadedModel", "Potential", "load_model", "models", "save_model", "use_simple_executor"]
+__all__ = ["Card", "Evaluator", "LoadedModel", "Potential", "load_model", "models", "save_model", "use_simple_executor"]

@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 
 from ampmm.elements import symbols
 from ampmm.errors import InputError
+from ampmm.export.evaluator import Evaluator
 from ampmm.export.metadata import Card
 from ampmm.geometry.cell import largest_cutoff, minimum_image
 from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than, unordered_pairs_within
@@ -23,6 +25,9 @@ from ampmm.types import Evaluation, Frame, Pairs
 class LoadedModel:
     """A scripted model and its card.
 
+    A Δ-model (its card names a base) is the difference to a cheaper method: it evaluates frames once `with_base` has given it
+    that method, whose energies and forces are added.
+
     The model is `(Frame, PointCharges) -> Energies`, or for one of atomic multipoles (its card has a long-range cutoff)
     `(Frame, PointCharges, Pairs) -> MultipoleEnergies`.
     """
@@ -30,6 +35,7 @@ class LoadedModel:
     module: torch.jit.ScriptModule
     card: Card
     path: Path
+    base: Evaluator | None = None  # of a Δ-model
 
     @torch.enable_grad()
     def evaluate(
@@ -56,8 +62,9 @@ class LoadedModel:
 
         Raises:
             InputError: for wrong shapes, units, elements, charges or boxes, positions that are not finite, or two sites
-                at one place.
+                at one place; for a Δ-model without its base.
         """
+        self.check_base()
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
         numbers = self.check_numbers(numbers)
@@ -81,7 +88,8 @@ class LoadedModel:
         frame = Frame(
             torch.as_tensor(numbers, device=device),
             torch.zeros(n_atoms, dtype=torch.long, device=device),
-            torch.tensor([float(charge)], device=device, dtype=dtype),
+            # The base of a Δ-model has the whole net charge.
+            torch.tensor([0.0 if self.card.base else float(charge)], device=device, dtype=dtype),
             edges._replace(vectors=edges.vectors.to(dtype)),
         )
         kernel = coulomb_kernel("bare" if coulomb_cutoff is None else "reaction-field", coulomb_cutoff)
@@ -113,7 +121,38 @@ class LoadedModel:
                 "positions: the energy or the forces are not finite here; are two atoms, or an atom and an MM charge, "
                 "at one place?"
             )
-        return evaluation
+        if self.base is None:
+            return evaluation
+        return _summed(evaluation, self.base.evaluate(numbers, qm, mm, charges, box=box, qm_charge=charge))
+
+    def with_base(self, base: Evaluator) -> Self:
+        """This Δ-model with the method it corrects, e.g. ``ampmm.reference.get_labeller("gfn2-xtb")``.
+
+        Raises:
+            InputError: it is no Δ-model, or the method's `level_of_theory` or `settings` are not those of its card.
+        """
+        if not self.card.base:
+            raise InputError(f"base: model {self.card.name!r} is no Δ-model, it has whole energies; use it without a base")
+        expected, level = self.card.base["level_of_theory"], getattr(base, "level_of_theory", None)
+        if level != expected:
+            raise InputError(f"base: model {self.card.name!r} corrects {expected}, got {level or type(base).__name__}")
+        own, other = self.card.base.get("level_settings", {}), getattr(base, "settings", {})
+        names = sorted({*own, *other} - {"version"})
+        differing = [f"{name} {other.get(name)!r}, not {own.get(name)!r}" for name in names if own.get(name) != other.get(name)]
+        if differing:
+            raise InputError(
+                f"base: model {self.card.name!r} was trained with other settings of {expected}: {'; '.join(differing)}"
+            )
+        return replace(self, base=base)
+
+    def check_base(self) -> None:
+        """Refuse a Δ-model that lacks its base."""
+        if self.card.base and self.base is None:
+            level = self.card.base["level_of_theory"]
+            raise InputError(
+                f"model: {self.card.name!r} is a correction to {level} and no energy by itself; add that method with "
+                f"load_model(...).with_base(...), for which `ampmm.reference.get_labeller` makes it"
+            )
 
     def check_numbers(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
         """The atomic numbers (N,) as int64, if the model knows them all."""
@@ -187,6 +226,10 @@ class LoadedModel:
                     f"box: {name} of {value} Å is over half the box ({largest:.2f} Å); use a larger box or a smaller cutoff"
                 )
         return cutoff
+
+
+def _summed(first: Evaluation, second: Evaluation) -> Evaluation:
+    return Evaluation(*(mine + theirs for mine, theirs in zip(first, second, strict=True)))
 
 
 def _array(name: str, values: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -26,6 +26,8 @@ class Card:
         cutoffs: {"qm": Å, "polarization": Å}; models of atomic multipoles also have "long_range" for QM–QM pairs, and
             "coulomb" for the QM–MM reaction field they were trained with.
         level_of_theory, level_settings: of the reference labels.
+        base: of a Δ-model, what its energies and forces are to be added to: "level_of_theory" and "level_settings" of a
+            cheaper method. Empty for all others.
         data: description of the frames and of the split.
         training: settings, steps, minutes, device.
         errors: {part: {quantity: {"mae", "rmse", "max"}}} in kJ/mol and kJ/mol/Å.
@@ -43,6 +45,7 @@ class Card:
     level_of_theory: str
     composition: tuple[int, ...] = ()
     level_settings: dict[str, Any] = field(default_factory=dict)
+    base: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +59,10 @@ class Card:
 
     def to_json(self) -> str:
         """As stored in the archive."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        values = asdict(self)
+        if not self.base:
+            del values["base"]  # an ampmm that knows no Δ-models reads all others, and refuses these
+        return json.dumps(values, ensure_ascii=False, indent=1)
 
     @classmethod
     def from_json(cls, text: str, source: str) -> Self:
@@ -86,6 +92,9 @@ class Card:
             raise ModelFileError(f"{source}: its composition has elements {unknown_elements} that the model does not know")
         if not isinstance(values["qm_charge"], int | None):
             raise ModelFileError(f"{source}: expected qm_charge as a whole number or null, got {values['qm_charge']!r}")
+        base = values.get("base", {})
+        if base and not (isinstance(base, dict) and isinstance(base.get("level_of_theory"), str)):
+            raise ModelFileError(f"{source}: expected base with a level_of_theory, or none, got {base!r}")
         cutoffs = values["cutoffs"]
         if not isinstance(cutoffs, dict) or set(cutoffs) not in _CUTOFFS or not all(map(_is_number, cutoffs.values())):
             raise ModelFileError(
