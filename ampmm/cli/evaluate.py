@@ -1,11 +1,16 @@
 """`ampmm evaluate`: a model against labelled frames."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ampmm.cli.shared import evaluated, frame_counts
 from ampmm.errors import InputError
+
+if TYPE_CHECKING:
+    from ampmm.data import FrameSet
+    from ampmm.export import Card
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -21,10 +26,19 @@ from ampmm.errors import InputError
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for errors.json and plots.")
 @click.option("--log", type=click.Path(path_type=Path), help="log.csv of the training run: for a learning curve in --output.")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="At most this many frames of each part; 0: all.")
-@click.option("--device", default="cpu", help="cpu or cuda.")
+@click.option("--base-data", multiple=True, help="Of a Δ-model: the same frames labelled by its base. Repeatable.")
+@click.option("--device", default="auto", help="cpu, cuda, or auto: cuda when there is one.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; without it, torch's own choice.")
 def command(
-    model: str, data: Path, split: str, output: Path | None, log: Path | None, limit: int, device: str, threads: int | None
+    model: str,
+    data: Path,
+    split: str,
+    output: Path | None,
+    log: Path | None,
+    limit: int,
+    base_data: tuple[str, ...],
+    device: str,
+    threads: int | None,
 ) -> None:
     """Compare MODEL (a .pt file or a shipped name) with the labels of DATA.h5.
 
@@ -52,24 +66,26 @@ def command(
         write_errors,
     )
     from ampmm.export import load_model
+    from ampmm.training import choose_device
 
     if threads is not None:
         torch.set_num_threads(threads)
     if log is not None and output is None:
         raise InputError("--log: the learning curve is drawn into a folder; give --output too")
-    loaded = load_model(model, _device(device))
+    loaded = load_model(model, choose_device(device))
     frames = read_frames(data)
     check_comparable(loaded.card, frames, str(data))
     for difference in differing_settings(loaded.card, frames):
         click.echo(f"note: the labels' settings differ: {difference}", err=True)
     parts = parts_of(loaded.card, frames, str(data), split)
+    labels = _learned(loaded.card, frames, base_data)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         if log is not None:
             plot_learning_curve(log, output / "learning_curve.png")
     errors, counts = {}, {}
     for part, indices in parts.items():
-        predictions = evaluated(loaded.module, loaded.card, part, frames, thinned(indices, limit))
+        predictions = evaluated(loaded.module, loaded.card, part, labels, thinned(indices, limit))
         errors[part], counts[part] = errors_of(predictions), predictions.n_frames
         if output is not None:
             title = f"{loaded.card.name}, {loaded.card.variant}: {counts[part]} frames of {data.name}, {part}"
@@ -83,9 +99,23 @@ def command(
         click.echo(f"errors.json and plots in {output}")
 
 
-def _device(name: str) -> str:
-    import torch
+def _learned(card: "Card", frames: "FrameSet", base_data: tuple[str, ...]) -> "FrameSet":
+    """The labels that the model is to be compared with: of a Δ-model, their differences to its base's."""
+    from ampmm.data import read_frames
+    from ampmm.data.differences import minus_base
 
-    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
-        raise InputError(f"--device: expected cpu, or cuda where torch finds such a device, got {name!r}")
-    return name
+    if not card.base:
+        if base_data:
+            raise InputError(f"--base-data: model {card.name!r} is no Δ-model and has no base; leave it out")
+        return frames
+    level = card.base["level_of_theory"]
+    if not base_data:
+        raise InputError(
+            f"--base-data: model {card.name!r} is a correction to {level}, got no labels of that level; make them of the same "
+            "frames with `ampmm label` and give the file"
+        )
+    base = [read_frames(path) for path in base_data]
+    for path, each in zip(base_data, base, strict=True):
+        if each.header.level_of_theory != level:
+            raise InputError(f"--base-data: expected labels of {level}, got {each.header.level_of_theory!r} in {path}")
+    return minus_base(frames, base)

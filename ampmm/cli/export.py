@@ -2,7 +2,9 @@
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import numpy as np
@@ -10,11 +12,17 @@ import numpy as np
 from ampmm.cli.shared import card_errors, evaluated
 from ampmm.errors import InputError
 
+if TYPE_CHECKING:
+    from ampmm.data import FrameSet
+    from ampmm.export import Card
+    from ampmm.training import RestoredRun
+
 TRAINING_FRAMES_EVALUATED = 1000
 # Settings that have a place of their own in the card.
 _ELSEWHERE = (
     "data",
     "extra_data",
+    "base_data",
     "name",
     "architecture",
     "hyperparameters",
@@ -39,6 +47,12 @@ _ELSEWHERE = (
 )
 @click.option("--data", help="The training's HDF5 file, if it was moved since.")
 @click.option("--extra-data", multiple=True, help="The training's extra files, if they were moved since. Repeatable.")
+@click.option(
+    "--base-data",
+    multiple=True,
+    help="Of a Δ-model: the base's labels, if they were moved since, or those of --independent files besides. Repeatable.",
+)
+@click.option("--device", default="auto", help="For the evaluation: cpu, cuda, or auto: cuda when there is one.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; without it, torch's own choice.")
 def command(
@@ -47,6 +61,8 @@ def command(
     independent: tuple[Path, ...],
     data: str | None,
     extra_data: tuple[str, ...],
+    base_data: tuple[str, ...],
+    device: str,
     force: bool,
     threads: int | None,
 ) -> None:
@@ -71,61 +87,95 @@ def command(
         raise InputError(f"--output: expected a name that ends in .pt, got {output.name}")
     if not output.parent.is_dir():
         raise InputError(f"--output: the folder {output.parent} does not exist; make it first")
-    export_run(folder, output, independent, data, extra_data, "ampmm " + " ".join(sys.argv[1:]))
+    moved = Moved(data, extra_data, base_data)
+    export_run(folder, output, independent, moved, device, "ampmm " + " ".join(sys.argv[1:]))
 
 
-def export_run(
-    folder: Path, output: Path, independent: tuple[Path, ...], data: str | None, extra_data: tuple[str, ...], line: str
-) -> None:
+class Moved(NamedTuple):
+    """Where a run's HDF5 files lie now; what is not given is where it was."""
+
+    data: str | None = None
+    extra_data: tuple[str, ...] = ()
+    base_data: tuple[str, ...] = ()
+
+
+def export_run(folder: Path, output: Path, independent: tuple[Path, ...], moved: Moved, device: str, line: str) -> None:
     """Write the model of a run's folder; `line` is the command stored in the card."""
-    from ampmm.data import read_frames
-    from ampmm.evaluation import check_comparable, describe_frames, describe_split, errors_of, make_card, thinned
+    from ampmm.data.differences import minus_base
+    from ampmm.evaluation import describe_frames, describe_split, errors_of, thinned
     from ampmm.export import save_model
-    from ampmm.training import restore_run
+    from ampmm.training import choose_device, restore_run
 
-    config, frames, extra, trained = restore_run(folder, data, extra_data)
+    run = restore_run(folder, *moved, device=choose_device(device))
+    config, frames, trained = run.config, run.frames, run.trained
     model = trained.model.eval()
-    card = make_card(
-        name=config.name,
-        model=model,
-        frames=frames,
-        split=trained.split,
-        extra=extra,
-        data={},
-        training={
-            **{name: value for name, value in config.to_dict().items() if name not in _ELSEWHERE},
-            "optimizer": "Adam",
-            "steps": trained.steps,
-            "planned_steps": config.steps,
-            "minutes": round(trained.minutes, 1),
-            "device": trained.device,
-        },
-        command=line,
-    )
+    card = _card(run, line)
     parts = {
         "train": (frames, thinned(trained.split.train, TRAINING_FRAMES_EVALUATED)),
         "validation": (frames, trained.split.validation),
         "test": (frames, trained.split.test),
     }
-    others = {}
-    for file in independent:
-        if file.stem in parts:
-            raise InputError(f"--independent: two parts would be named {file.stem!r} in the card; rename {file}")
-        unseen = read_frames(file)
-        check_comparable(card, unseen, str(file))
-        parts[file.stem] = (unseen, np.arange(unseen.n_frames))
-        others[file.stem] = describe_frames(unseen, file)
+    unseen = _independent(independent, card, parts)
+    parts |= {file.stem: (each, np.arange(each.n_frames)) for file, each in unseen.items()}
     if trained.steps < config.steps:
         click.echo(f"note: the run stands at step {trained.steps} of {config.steps}", err=True)
-    errors = {part: errors_of(evaluated(model, card, part, *each)) for part, each in parts.items()}
+    learned = frames if not run.base else minus_base(frames, run.base)
+    errors = {}
+    for part, (each, indices) in parts.items():
+        labels = learned if each is frames else minus_base(each, run.base) if run.base else each
+        errors[part] = errors_of(evaluated(model, card, part, labels, indices))
     described = {
         **describe_frames(frames, config.data),
         "split": describe_split(trained.split, config.split, config.seed),
         "evaluated_frames": {part: len(indices) for part, (_, indices) in parts.items()},
-        "independent": others,
-        "extra": {Path(file).stem: describe_frames(each, file) for file, each in zip(config.extra_data, extra, strict=True)},
+        "independent": {file.stem: describe_frames(each, file) for file, each in unseen.items()},
+        "extra": {
+            Path(file).stem: describe_frames(each, file) for file, each in zip(config.extra_data, run.extra, strict=True)
+        },
     }
     card = dataclasses.replace(card, data=described, errors={part: each.to_dict() for part, each in errors.items()})
-    save_model(output, model, card)
+    save_model(output, model.cpu(), card)
     click.echo(f"{output}: {card.variant}, {card.training['parameters']} parameters, {card.level_of_theory}")
     click.echo(card_errors(card))
+
+
+def _card(run: "RestoredRun", line: str) -> "Card":
+    """The card of a run's model, still without its errors."""
+    from ampmm.evaluation import make_card
+
+    config, trained = run.config, run.trained
+    settings = {name: value for name, value in config.to_dict().items() if name not in _ELSEWHERE}
+    return make_card(
+        name=config.name,
+        model=trained.model,
+        frames=run.frames,
+        split=trained.split,
+        extra=run.extra,
+        base=run.base[0].header if run.base else None,
+        data={},
+        training={
+            **settings,
+            "optimizer": "Adam",
+            "steps": trained.steps,
+            "planned_steps": config.steps,
+            "minutes": round(trained.minutes, 1),
+            "device": trained.device,
+            **({"parent": trained.parent} if trained.parent else {}),
+        },
+        command=line,
+    )
+
+
+def _independent(files: tuple[Path, ...], card: "Card", parts: Iterable[str]) -> dict[Path, "FrameSet"]:
+    """The frames of files that the model has not seen, if it can be measured on them."""
+    from ampmm.data import read_frames
+    from ampmm.evaluation import check_comparable
+
+    unseen: dict[Path, FrameSet] = {}
+    for file in files:
+        if file.stem in {*parts, *(other.stem for other in unseen)}:
+            raise InputError(f"--independent: two parts would be named {file.stem!r} in the card; rename {file}")
+        frames = read_frames(file)
+        check_comparable(card, frames, str(file))
+        unseen[file] = frames
+    return unseen

@@ -11,7 +11,9 @@ import yaml
 from ampmm.errors import InputError
 
 if TYPE_CHECKING:
-    from ampmm.training import TrainingConfig
+    import torch
+
+    from ampmm.training import Processes, Trainer, TrainingConfig
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -20,67 +22,114 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Continue the run in that folder from its checkpoint.")
 @click.option("--data", help="Labelled HDF5 file, instead of the configuration's.")
 @click.option("--extra-data", multiple=True, help="The same for the configuration's extra_data. Repeatable.")
+@click.option("--base-data", multiple=True, help="The same for the configuration's base_data. Repeatable.")
+@click.option("--start-from", help="The same for the configuration's start_from: a run's folder, a .pt file or a model's name.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto: cuda when there is one.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; without it, torch's own choice.")
 def command(
-    config: Path, folder: Path, resume: bool, data: str | None, extra_data: tuple[str, ...], device: str, threads: int | None
+    config: Path,
+    folder: Path,
+    resume: bool,
+    data: str | None,
+    extra_data: tuple[str, ...],
+    base_data: tuple[str, ...],
+    start_from: str | None,
+    device: str,
+    threads: int | None,
 ) -> None:
     """Train a model as CONFIG (a YAML file) says.
 
     The run's folder gets config.yaml, log.csv (a row at every validation), checkpoint.pt, and at the end model.pt with
     its card. Ctrl-C leaves a checkpoint, from which the same command with --resume goes on to the same result.
 
+    Started by torchrun, several processes share every batch; the result is that of one process, whatever their number.
+
     \b
     Example:
       ampmm train systems/uracil/train.yaml -o runs/uracil
       ampmm train systems/uracil/train.yaml -o runs/uracil --resume
+      torchrun --nproc-per-node 4 --no-python ampmm train systems/uracil/train.yaml -o runs/uracil
     """
     import torch
 
-    from ampmm.cli.export import export_run
-    from ampmm.data import read_frames
-    from ampmm.training import Trainer, TrainingConfig
+    from ampmm.training import TrainingConfig, choose_device, joined_processes
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = TrainingConfig.from_yaml(config)
-    if data is not None:
-        settings = dataclasses.replace(settings, data=data)
-    if extra_data:
-        settings = dataclasses.replace(settings, extra_data=list(extra_data))
-    _check_folder(folder, resume)
-    frames, extra = read_frames(settings.data), [read_frames(path) for path in settings.extra_data]
-    trainer = Trainer(settings, frames, folder, _device(device), extra)
+    given = {"data": data, "extra_data": list(extra_data), "base_data": list(base_data), "start_from": start_from}
+    changes = {name: value for name, value in given.items() if value}
+    settings = dataclasses.replace(TrainingConfig.from_yaml(config), **changes)
+    chosen = choose_device(device)
+    with joined_processes(chosen) as processes:
+        trainer = _prepared(settings, folder, resume, chosen, processes)
+        try:
+            trained = trainer.run()
+        except KeyboardInterrupt:
+            again = f"ampmm train {config} -o {folder} --resume" + _options(changes)
+            _say(processes, f"\nstopped at step {trainer.step} of {settings.steps}; go on with:\n  {again}", err=True)
+            raise SystemExit(130) from None
+        if processes.is_first:
+            click.echo(f"{trained.steps} steps in {trained.minutes:.1f} minutes; checkpoint and log in {folder}")
+            _export(folder, settings, device)
+
+
+def _prepared(
+    settings: "TrainingConfig", folder: Path, resume: bool, device: "torch.device", processes: "Processes"
+) -> "Trainer":
+    """The trainer of a new or continued run, its folder made and its first checkpoint written."""
+    from ampmm.data import read_frames
+    from ampmm.training import Trainer
+
+    if processes.is_first:
+        _check_folder(folder, resume)
+    frames = read_frames(settings.data)
+    extra, base = ([read_frames(path) for path in paths] for paths in (settings.extra_data, settings.base_data))
+    trainer = Trainer(settings, frames, folder, device, extra, base, processes)
     if resume:
         trainer.resume()
-        click.echo(f"resuming {folder} at step {trainer.step} of {settings.steps}")
+        _say(processes, f"resuming {folder} at step {trainer.step} of {settings.steps}")
     else:
         if settings.start_from:
-            trainer.start_from(Path(settings.start_from) / "checkpoint.pt")
-        folder.mkdir(parents=True)
-        _write_config(folder, settings)
-        trainer.save()
+            trainer.start_from(settings.start_from)
+        if processes.is_first:
+            folder.mkdir(parents=True)
+            _write_config(folder, settings)
+            trainer.save()
     n_parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    click.echo(
+    _say(
+        processes,
         f"{settings.name}: {n_parameters} parameters, {len(trainer.training_frames)} frames for training "
         f"({len(trainer.split.train)} of {frames.n_frames} in {settings.data}), {settings.steps} steps of "
-        f"{settings.batch_size} frames on {trainer.device}"
+        f"{settings.batch_size} frames on {device}"
+        + (f", shared by {processes.count} processes" if processes.count > 1 else ""),
     )
+    return trainer
+
+
+def _export(folder: Path, settings: "TrainingConfig", device: str) -> None:
+    from ampmm.cli.export import Moved, export_run
+
+    moved = Moved(settings.data, tuple(settings.extra_data), tuple(settings.base_data))
     try:
-        trained = trainer.run()
-    except KeyboardInterrupt:
-        click.echo(
-            f"\nstopped at step {trainer.step} of {settings.steps}; go on with:\n"
-            f"  ampmm train {config} -o {folder} --resume" + (f" --data {data}" if data else ""),
-            err=True,
-        )
-        raise SystemExit(130) from None
-    click.echo(f"{trained.steps} steps in {trained.minutes:.1f} minutes; checkpoint and log in {folder}")
-    try:
-        export_run(folder, folder / "model.pt", (), data, extra_data, "ampmm " + " ".join(sys.argv[1:]))
+        export_run(folder, folder / "model.pt", (), moved, device, "ampmm " + " ".join(sys.argv[1:]))
     except KeyboardInterrupt:
         click.echo(f"\nthe training is complete; export it with:\n  ampmm export {folder} -o NAME.pt", err=True)
         raise SystemExit(130) from None
+
+
+def _say(processes: "Processes", text: str, err: bool = False) -> None:
+    """One line from one of the processes."""
+    if processes.is_first:
+        click.echo(text, err=err)
+
+
+def _options(changes: dict[str, str | list[str]]) -> str:
+    """What was given on the command line, to be given again."""
+    words = []
+    for name, values in changes.items():
+        for value in values if isinstance(values, list) else [values]:
+            words.append(f" --{name.replace('_', '-')} {value}")
+    return "".join(words)
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
@@ -90,18 +139,6 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
     if resume and not folder.is_dir():
         raise InputError(f"--output: there is no run in {folder} to resume; check the path, or train without --resume")
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name != "cpu" and not name.startswith("cuda"):
-        raise InputError(f"--device: expected cpu, cuda or auto, got {name!r}")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device: {name} is asked for, but torch finds no CUDA device here; use --device cpu")
-    return name
 
 
 def _write_config(folder: Path, settings: "TrainingConfig") -> None:

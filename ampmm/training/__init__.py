@@ -1,7 +1,17 @@
 """Training: configuration, loss (Eq. 12), loop and checkpoints."""
 
 from ampmm.training.config import TrainingConfig
+from ampmm.training.processes import Processes, choose_device, joined_processes
 from ampmm.training.restore import RestoredRun, restore_run
 from ampmm.training.trainer import TrainedModel, Trainer
 
-__all__ = ["RestoredRun", "TrainedModel", "Trainer", "TrainingConfig", "restore_run"]
+__all__ = [
+    "Processes",
+    "RestoredRun",
+    "TrainedModel",
+    "Trainer",
+    "TrainingConfig",
+    "choose_device",
+    "joined_processes",
+    "restore_run",
+]

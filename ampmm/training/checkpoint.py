@@ -1,12 +1,17 @@
 """Checkpoints of a training run: tensors and plain values only, written whole or not at all."""
 
 import os
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ampmm.errors import InputError
+from ampmm.training.config import TrainingConfig
+
+# Where files lie may change between two parts of a run; what is in them may not.
+_MAY_MOVE = ("data", "extra_data", "base_data")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -28,21 +33,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_checkpoint(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, config: dict[str, Any], fingerprint: str, system: dict[str, Any]) -> dict[str, Any]:
     """Read the checkpoint of a run with this configuration and these frames (see `ampmm.data.splits.fingerprint`).
 
     One of another run is refused, naming the differences. The data file may have been moved: its frames count, not its path.
+    `system` is what the data are of, by name; checkpoints of older versions do not hold it.
     """
     state = read_checkpoint(path)
-    stored = state["config"]
+    other = state.get("system", {})
+    unlike = [f"{name}: {other[name]!r} in the checkpoint, {system.get(name)!r} in {config['data']}" for name in other
+              if other[name] != system.get(name)]  # fmt: skip
+    if unlike:
+        raise InputError(f"checkpoint: {path} was trained on another data set: {'; '.join(unlike)}")
     if state["fingerprint"] != fingerprint:
         raise InputError(
             f"checkpoint: {path} was trained on other frames than those of {config['data']}; resume with the same file "
             "(frames labelled since then change the split)"
         )
-    moved = ("data", "extra_data")
-    differing = [name for name in config if name not in moved and stored.get(name) != config[name]]
+    # A setting that came with a newer version has its default in an older run.
+    stored = {**_defaults(), **state["config"]}
+    differing = [name for name in config if name not in _MAY_MOVE and stored.get(name) != config[name]]
     if differing:
         details = "; ".join(f"{name}: {stored.get(name)!r} in the checkpoint, {config[name]!r} now" for name in differing)
         raise InputError(f"checkpoint: {path} belongs to a run with another configuration: {details}")
     return state
+
+
+def _defaults() -> dict[str, Any]:
+    plain = {each.name: each.default for each in fields(TrainingConfig) if each.default is not MISSING}
+    made = {each.name: each.default_factory() for each in fields(TrainingConfig) if each.default_factory is not MISSING}
+    return {**plain, **made}

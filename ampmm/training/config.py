@@ -11,6 +11,7 @@ from ampmm.errors import InputError
 
 _NUMBER = (int, float)
 _EXPECTED = {int: int, float: _NUMBER, str: str}
+SCHEDULES = ("exponential", "cosine")
 _WORDS = {int: "a whole number", _NUMBER: "a number", str: "text"}
 
 
@@ -21,12 +22,15 @@ class TrainingConfig:
     Fields:
         data: labelled HDF5 file.
         extra_data: labelled HDF5 files of the same system, all of whose frames are for training: hot or distorted ones, say.
-        start_from: folder of an earlier run of the same architecture, whose weights this one begins with (fine-tuning).
+        base_data: the frames of `data` and `extra_data` labelled by a cheaper method; what is learned is the difference to
+            it (Δ-learning, see docs/training.md).
+        start_from: what this run begins with (fine-tuning): a folder of an earlier run, a .pt file or a shipped model's name.
         name: of the model; becomes the name in its card.
         architecture, hyperparameters: of the model, see `ampmm.models`; `elements` is taken from the data.
         split, n_train, n_validation, n_test, seed: see `ampmm.data.splits`; the seed also sets weights and order.
-        steps, batch_size: optimiser steps and frames per step.
-        learning_rate, final_learning_rate: the rate falls exponentially from one to the other after a linear warm-up.
+        steps, batch_size: optimiser steps and frames per step (of all processes together).
+        learning_rate, final_learning_rate: the rate falls from one to the other after a linear warm-up.
+        schedule, cycles: "exponential", or "cosine" with as many equal cycles, each from the first rate to the final one.
         gradient_clip: largest norm of the gradient of the loss.
         force_weight: λ of Eq. 12; the energy has 1 - λ.
         mm_force_weight: of the MM forces, relative to the QM forces.
@@ -38,6 +42,7 @@ class TrainingConfig:
     data: str
     name: str
     extra_data: list[str] = field(default_factory=list)
+    base_data: list[str] = field(default_factory=list)
     start_from: str = ""
     architecture: str = "amp"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
@@ -50,6 +55,8 @@ class TrainingConfig:
     batch_size: int = 5
     learning_rate: float = 5.0e-4
     final_learning_rate: float = 1.0e-5
+    schedule: str = "exponential"
+    cycles: int = 1
     warmup_steps: int = 0
     gradient_clip: float = 1.0
     force_weight: float = 0.8
@@ -67,12 +74,21 @@ class TrainingConfig:
                 raise InputError(f"{each.name}: expected {_WORDS[expected]}, got {value!r}{hint}")
         if self.split not in SCHEMES:
             raise InputError(f"split: expected one of {', '.join(SCHEMES)}, got {self.split!r}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        if self.cycles > 1 and self.schedule != "cosine":
+            raise InputError(f"cycles: only schedule 'cosine' has more than one, got {self.cycles} with {self.schedule!r}")
+        if not self.mm_force_weight >= 0.0:
+            raise InputError(f"mm_force_weight: expected 0 or more, got {self.mm_force_weight}")
+        if self.warmup_steps < 0:
+            raise InputError(f"warmup_steps: expected 0 or more, got {self.warmup_steps}")
         if not 0.0 <= self.force_weight <= 1.0:
             raise InputError(f"force_weight: expected 0 to 1 (λ of Eq. 12), got {self.force_weight}")
         if not 0.0 <= self.ema_decay < 1.0:
             raise InputError(f"ema_decay: expected 0 to below 1, got {self.ema_decay}")
-        for name in ("n_train", "n_validation", "n_test", "steps", "batch_size", "learning_rate", "final_learning_rate",
-                     "gradient_clip", "validation_interval", "n_validation_checked", "checkpoint_interval"):  # fmt: skip
+        for name in ("n_train", "n_validation", "n_test", "steps", "batch_size", "cycles", "learning_rate",
+                     "final_learning_rate", "gradient_clip", "validation_interval", "n_validation_checked",
+                     "checkpoint_interval"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from ampmm.data.hdf5 import read_frames
 from ampmm.data.schema import FrameSet
 from ampmm.errors import InputError
@@ -19,10 +21,17 @@ class RestoredRun(NamedTuple):
     frames: FrameSet
     extra: list[FrameSet]  # of config.extra_data
     trained: TrainedModel
+    base: list[FrameSet]  # of config.base_data
 
 
-def restore_run(folder: Path, data: str | None = None, extra_data: Sequence[str] = ()) -> RestoredRun:
-    """Read a run's folder; `data` and `extra_data` say where its HDF5 files lie now, if they were moved.
+def restore_run(
+    folder: Path,
+    data: str | None = None,
+    extra_data: Sequence[str] = (),
+    base_data: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> RestoredRun:
+    """Read a run's folder; `data`, `extra_data` and `base_data` say where its HDF5 files lie now, if they were moved.
 
     Raises:
         InputError: the folder is no run, its checkpoint is damaged, or the data holds other frames.
@@ -34,7 +43,10 @@ def restore_run(folder: Path, data: str | None = None, extra_data: Sequence[str]
         config = dataclasses.replace(config, data=data)
     if extra_data:
         config = dataclasses.replace(config, extra_data=list(extra_data))
+    if base_data:
+        config = dataclasses.replace(config, base_data=list(base_data))
     frames, extra = read_frames(config.data), [read_frames(path) for path in config.extra_data]
-    trainer = Trainer(config, frames, folder, extra=extra)
+    base = [read_frames(path) for path in config.base_data]
+    trainer = Trainer(config, frames, folder, device, extra, base)
     trainer.resume()
-    return RestoredRun(config, frames, extra, trainer.trained())
+    return RestoredRun(config, frames, extra, trainer.trained(), base)

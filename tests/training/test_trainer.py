@@ -3,6 +3,9 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import torch
 from support.toy_frames import toy_frames
 
 from ampmm.errors import InputError
+from ampmm.physics.coulomb import BareCoulomb
+from ampmm.physics.evaluators import force_evaluator
 from ampmm.training import Trainer, TrainingConfig
 from ampmm.training.checkpoint import save_checkpoint
 
@@ -201,3 +206,62 @@ def test_weights_depend_on_the_seed_alone(frames, tmp_path):
     other = trainer(frames, tmp_path, seed=1)
     assert torch.equal(weights(first.model), weights(again.model))
     assert not torch.equal(weights(first.model), weights(other.model))
+
+
+def test_a_checkpoint_from_before_newer_settings_goes_on(frames, tmp_path):
+    """Settings that did not exist then have their defaults now, and what the data were of was not stored."""
+    run = trainer(frames, tmp_path)
+    run.save()
+    state = torch.load(run.checkpoint_path, weights_only=True)
+    for name in ("schedule", "cycles", "base_data"):
+        del state["config"][name]
+    del state["system"], state["parent"]
+    torch.save(state, run.checkpoint_path)
+    trainer(frames, tmp_path).resume()
+    with pytest.raises(InputError, match=r"schedule: 'exponential' in the checkpoint, 'cosine' now"):
+        trainer(frames, tmp_path, schedule="cosine").resume()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda f: toy_frames(24, level="another"),
+            r"level_of_theory: 'harmonic bonds .*' in the checkpoint, 'another' in toy.h5",
+        ),
+        (lambda f: f._replace(numbers=f.numbers[::-1].copy()), r"atoms: 'O H H' in the checkpoint, 'H H O' in toy.h5"),
+        (lambda f: f._replace(header=dataclasses.replace(f.header, system="water")), "system: 'toy' .*, 'water' in"),
+        (lambda f: f._replace(header=dataclasses.replace(f.header, qm_charge=1)), "qm_charge: 0 .*, 1 in"),
+    ],
+)
+def test_resume_with_another_data_set_says_how_it_differs(frames, tmp_path, change, message):
+    trainer(frames, tmp_path).save()
+    with pytest.raises(InputError, match="was trained on another data set: .*" + message):
+        trainer(change(frames), tmp_path).resume()
+
+
+def test_a_kill_loses_at_most_one_checkpoint_interval(frames, tmp_path):
+    """SIGKILL at step 11 with a checkpoint every 4 steps: the run goes on from step 8."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from test_trainer import CONFIG, trainer, toy_frames\n"
+        "run = trainer(toy_frames(24), Path(sys.argv[2])); ordinary = run._train_step\n"
+        "run._train_step = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if run.step == 10 else ordinary(*a)\n"
+        "run.run(progress=False)"
+    )
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", script, tests, tmp_path], env=environment, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    run = trainer(frames, tmp_path)
+    run.resume()
+    assert run.step == 8
+
+
+def test_weights_of_the_loss_are_settings(frames, tmp_path):
+    """With the energy alone in the loss, the forces' weights have no say; with λ = 1, the energy's has none."""
+    energies, forces = trainer(frames, tmp_path, force_weight=0.0), trainer(frames, tmp_path, force_weight=1.0)
+    batch = energies.batcher.batch(range(3))
+    for run, expected in ((energies, lambda t: t[1]), (forces, lambda t: t[2] + 100.0 * t[3])):
+        terms = run._train_step(force_evaluator(run.model, BareCoulomb()), batch)
+        assert terms[0] == pytest.approx(expected(terms), rel=1e-5)

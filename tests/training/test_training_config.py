@@ -49,10 +49,11 @@ def test_missing_file_is_named(tmp_path):
         TrainingConfig.from_yaml(tmp_path / "nowhere.yaml")
 
 
-def test_shipped_uracil_configuration_is_valid():
+@pytest.mark.parametrize("file", ["train.yaml", "finetune.yaml", "higher_level.yaml"])
+def test_shipped_uracil_configurations_are_valid(file):
     from pathlib import Path
 
-    path = Path(__file__).parents[2] / "systems" / "uracil" / "train.yaml"
+    path = Path(__file__).parents[2] / "systems" / "uracil" / file
     config = TrainingConfig.from_yaml(path)
-    assert config.name == "uracil"
+    assert config.name.startswith("uracil")
     assert config.hyperparameters["order"] == 3

@@ -1,0 +1,104 @@
+"""What a run begins with when it does not begin from nothing: the weights of another run, a `.pt` file or a shipped model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ampmm.errors import InputError
+from ampmm.export import load_model
+from ampmm.models import Model
+from ampmm.training.checkpoint import read_checkpoint
+from ampmm.training.config import TrainingConfig
+
+
+class Parent(NamedTuple):
+    """A model to begin with."""
+
+    weights: dict[str, Tensor]
+    about: dict[str, Any]  # for the card of what comes out
+
+
+def read_parent(source: str | Path, config: TrainingConfig, model: Model) -> Parent:
+    """Weights for `model` from a run's folder, a checkpoint, a `.pt` file or a shipped model's name.
+
+    Raises:
+        InputError, ModelFileError: there is no such thing, or it is of another architecture or other hyperparameters.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _from_checkpoint(path / "checkpoint.pt", config, model)
+    if path.name == "checkpoint.pt":
+        return _from_checkpoint(path, config, model)
+    return _from_model_file(source, config, model)
+
+
+def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent:
+    state = read_checkpoint(path)
+    own, stored = config.to_dict(), state["config"]
+    settings = ("architecture", "hyperparameters")
+    if any(stored[name] != own[name] for name in settings):
+        raise InputError(
+            f"initial checkpoint: {path} holds { {name: stored[name] for name in settings} }, this run trains "
+            f"{ {name: own[name] for name in settings} }; give this run the same ones"
+        )
+    system = state.get("system", {})
+    _check_elements(path, system.get("elements"), model)
+    prefix = "module."
+    if stored["ema_decay"] > 0.0:
+        weights = {name.removeprefix(prefix): value for name, value in state["average"].items() if name.startswith(prefix)}
+    else:
+        weights = state["model"]
+    about = {
+        "name": stored["name"],
+        "level_of_theory": system.get("level_of_theory"),
+        "fingerprint": state["fingerprint"],
+        "steps": state["step"],
+    }
+    return Parent(weights, {name: value for name, value in about.items() if value is not None})
+
+
+def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -> Parent:
+    loaded = load_model(source)
+    card = loaded.card
+    if card.architecture != config.architecture:
+        raise InputError(
+            f"start_from: {source} is of architecture {card.architecture!r}, this run trains {config.architecture!r}"
+        )
+    own, other = model.hyperparameters.to_dict(), card.hyperparameters
+    _check_elements(source, other.get("elements"), model)
+    # Lists and tuples are the same to JSON.
+    differing = [name for name in sorted({*own, *other} - {"elements"}) if _plain(own.get(name)) != _plain(other.get(name))]
+    if differing:
+        details = "; ".join(f"{name}: {other.get(name)!r} there, {own.get(name)!r} here" for name in differing)
+        raise InputError(
+            f"start_from: {source} has other hyperparameters than this run: {details}; give this run the same ones"
+        )
+    state = loaded.module.state_dict()
+    weights = {name: state[name].detach().clone() for name in model.state_dict()}
+    about = {
+        "name": card.name,
+        "level_of_theory": card.level_of_theory,
+        "fingerprint": card.data.get("fingerprint"),
+        "steps": card.training.get("steps"),
+        "ampmm_version": card.ampmm_version,
+    }
+    return Parent(weights, {name: value for name, value in about.items() if value})
+
+
+def _check_elements(source: str | Path, elements: Any, model: Model) -> None:
+    own = list(model.hyperparameters.elements)
+    if elements is not None and list(elements) != own:
+        raise InputError(f"start_from: {source} knows the elements {list(elements)}, the data of this run have {own}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def load_weights(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights and buffers into a model, wherever either lies."""
+    with torch.no_grad():
+        model.load_state_dict(dict(weights))

@@ -1,0 +1,111 @@
+"""Fine-tuning: a run that begins with a `.pt` file learns a higher level from few frames, and says where it came from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from support.toy_frames import toy_frames
+
+from ampmm.errors import InputError, ModelFileError
+from ampmm.evaluation import make_card
+from ampmm.export import save_model
+from ampmm.training import Trainer, TrainingConfig
+
+CONFIG = TrainingConfig(
+    data="toy.h5",
+    name="toy",
+    hyperparameters={"order": 1, "width": 16, "n_layers": 2, "multipole_scale": 0.1, "energy_scale": 10.0, "charge_scale": 0.1},
+    n_train=32,
+    n_validation=4,
+    n_test=4,
+    steps=150,
+    batch_size=4,
+    learning_rate=3.0e-3,
+    final_learning_rate=3.0e-4,
+    gradient_clip=100.0,
+    ema_decay=0.9,
+    validation_interval=50,
+)
+SHIFT = -5.0e5  # kJ/mol, between the levels' zeros of energy
+
+
+def higher_level(n_frames: int, seed: int):
+    """The toy at another level: stiffer, with another zero of energy."""
+    frames = toy_frames(n_frames, seed=seed, level="a higher level")
+    softer = toy_frames(n_frames, seed=seed)
+    mean = softer.energy.mean()
+    return frames._replace(energy=SHIFT + mean + 1.1 * (softer.energy - mean), forces_qm=1.1 * softer.forces_qm,
+                           forces_mm=(1.1 * softer.forces_mm).astype(np.float32))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """A folder with the parent's checkpoint and its model.pt."""
+    folder = tmp_path_factory.mktemp("parent")
+    frames = toy_frames(40)
+    run = Trainer(CONFIG, frames, folder)
+    trained = run.run(progress=False)
+    card = make_card(name="cheap", model=trained.model, frames=frames, split=trained.split, data={"fingerprint": "f00d"},
+                     training={"steps": trained.steps}, command="test")  # fmt: skip
+    save_model(folder / "model.pt", trained.model, card)
+    return folder
+
+
+def fine_tuning(tmp_path, **changes):
+    config = dataclasses.replace(CONFIG, n_train=12, n_validation=12, n_test=4, **changes)
+    tmp_path.mkdir(exist_ok=True)
+    return Trainer(config, higher_level(40, seed=3), tmp_path)
+
+
+def validation_errors(run):
+    return np.array(run._validation_errors())
+
+
+def test_a_model_file_and_its_run_give_the_same_start(parent, tmp_path):
+    runs = [fine_tuning(tmp_path / str(i)) for i in range(3)]
+    for run, source in zip(runs, (parent, parent / "checkpoint.pt", parent / "model.pt"), strict=True):
+        run.start_from(source)
+    first, *others = (run.model.state_dict() for run in runs)
+    assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
+    assert runs[0].parent["level_of_theory"] == runs[2].parent["level_of_theory"] == "harmonic bonds and point charges"
+    assert runs[2].parent == {**runs[2].parent, "name": "cheap", "fingerprint": "f00d", "steps": 150}
+
+
+def test_fine_tuning_beats_training_from_nothing(parent, tmp_path):
+    fresh, tuned = fine_tuning(tmp_path / "fresh", steps=40), fine_tuning(tmp_path / "tuned", steps=40)
+    tuned.start_from(parent / "model.pt")
+    before = validation_errors(tuned)
+    assert before[0] < 0.05 * abs(SHIFT) * 1e-3  # the offset has moved to the new level's zero
+    for run in (fresh, tuned):
+        run.run(progress=False)
+    assert (validation_errors(tuned)[1:] < 0.5 * validation_errors(fresh)[1:]).all()
+    assert validation_errors(tuned)[1] < before[1]
+
+
+def test_the_parent_is_remembered_across_a_resume(parent, tmp_path):
+    run = fine_tuning(tmp_path, start_from=str(parent))
+    run.start_from(parent)
+    run.save()
+    again = fine_tuning(tmp_path, start_from=str(parent))
+    again.resume()
+    assert again.trained().parent == run.parent != {}
+
+
+def test_what_does_not_fit_is_refused(parent, tmp_path):
+    with pytest.raises(InputError, match=r"has other hyperparameters than this run: width: 16 there, 8 here"):
+        fine_tuning(tmp_path, hyperparameters={**CONFIG.hyperparameters, "width": 8}).start_from(parent / "model.pt")
+    with pytest.raises(InputError, match=r"uracil knows the elements \[1, 6, 7, 8\], the data of this run have \[1, 8\]"):
+        fine_tuning(tmp_path).start_from("uracil")
+    with pytest.raises(InputError, match=r"is of architecture 'amp', this run trains 'amp-bms'"):
+        values = {"width": 16, "edge_width": 8, "head_width": 8, "n_channels": 2}
+        fine_tuning(tmp_path, architecture="amp-bms", hyperparameters=values).start_from(parent / "model.pt")
+    with pytest.raises(ModelFileError, match="unknown name 'no-such-model'"):
+        fine_tuning(tmp_path).start_from("no-such-model")
+
+
+def test_a_checkpoint_of_other_elements_is_refused(parent, tmp_path):
+    frames = higher_level(40, seed=3)
+    run = Trainer(dataclasses.replace(CONFIG), frames._replace(numbers=np.array([16, 1, 1])), tmp_path)
+    with pytest.raises(InputError, match=r"knows the elements \[1, 8\], the data of this run have \[1, 16\]"):
+        run.start_from(parent)
