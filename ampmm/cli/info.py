@@ -17,49 +17,37 @@ _LONG = 100  # characters; a longer list is given by its length
 def command(model: str | None, as_json: bool) -> None:
     """Print the card of MODEL: a .pt file, or the name of a model that ships with ampmm.
 
-    Without MODEL, list the models that ship with ampmm.
+    Without MODEL, list the models that ship with ampmm, as `ampmm models` does.
 
     \b
     Example:
       ampmm info uracil
       ampmm info runs/uracil/model.pt --json
     """
-    from ampmm.export import load_model, models
+    from ampmm.cli import models
+    from ampmm.export import load_model
 
     if model is None:
-        _list_models(models(), as_json)
+        models.command.callback(as_json)
         return
     loaded = load_model(model)
     click.echo(loaded.card.to_json() if as_json else card_text(loaded.card, str(loaded.path)))
 
 
-def _list_models(names: tuple[str, ...], as_json: bool) -> None:
-    import json
-
-    from ampmm.export import load_model
-
-    if as_json:
-        click.echo(json.dumps(list(names)))
-    elif not names:
-        click.echo("no models are shipped with this installation; give a .pt file")
-    for name in names if not as_json else ():
-        card = load_model(name).card
-        click.echo(f"{name}  {card.variant}, {card.level_of_theory}, {_formula(card.composition or card.elements)}")
-
-
 def card_text(card: "Card", file: str) -> str:
     """The card in sections, with aligned values."""
-    from ampmm.cli.shared import card_errors
+    from ampmm.cli.shared import card_errors, formula
     from ampmm.elements import symbols
 
     model = {
         "file": file,
         "architecture": card.variant,
         "parameters": card.training.get("parameters"),
-        "QM region": f"{_formula(card.composition)}, in this order: {' '.join(symbols(card.composition))}"
+        "QM region": f"{formula(card.composition)}, in this order: {' '.join(symbols(card.composition))}"
         if card.composition
         else None,
         "elements": " ".join(symbols(card.elements)),
+        "correction to": card.base.get("level_of_theory"),
         "net charge": "any" if card.qm_charge is None else f"{card.qm_charge} e",
         "cutoffs": ", ".join(f"{name} {value:g} Å" for name, value in card.cutoffs.items()),
         "units": ", ".join(f"{name} {unit}" for name, unit in card.units.items()),
@@ -127,12 +115,3 @@ def _trajectory(each: dict[str, Any]) -> str:
 
 def _pairs(distances: dict[str, float]) -> str:
     return ", ".join(f"{pair} {value:.2f}" for pair, value in distances.items())
-
-
-def _formula(numbers: Iterable[int]) -> str:
-    """Hill's order, e.g. C4H4N2O2."""
-    from ampmm.elements import symbols
-
-    names = symbols(list(numbers))
-    order = sorted(set(names), key=lambda name: (name != "C", name != "H", name) if "C" in names else (False, False, name))
-    return "".join(name + (str(names.count(name)) if names.count(name) > 1 else "") for name in order)
