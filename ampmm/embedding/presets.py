@@ -20,12 +20,13 @@ class Preset:
 
     force_fields: tuple[str, ...]  # files of OpenMM
     water_model: str  # for `Modeller.addSolvent`
+    water_sites: int  # of one molecule
     cutoff: float  # Å; of MM–MM and QM–MM electrostatics and Lennard-Jones
 
 
 PRESETS: Final = {
-    "tip3p": Preset(("amber14-all.xml", "amber14/tip3p.xml"), "tip3p", 9.0),
-    "tip4p-fb": Preset(("amber14-all.xml", "amber14/tip4pfb.xml"), "tip4pew", 9.0),  # addSolvent's own four-site geometry
+    "tip3p": Preset(("amber14-all.xml", "amber14/tip3p.xml"), "tip3p", 3, 9.0),
+    "tip4p-fb": Preset(("amber14-all.xml", "amber14/tip4pfb.xml"), "tip4pew", 4, 9.0),  # addSolvent's own four-site geometry
 }
 
 
