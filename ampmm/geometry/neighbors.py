@@ -35,9 +35,7 @@ def pair_vectors(positions: Tensor, others: Tensor, centers: Tensor, neighbors: 
 
 
 def pairs_closer_than(pairs: Pairs, cutoff: float) -> Pairs:
-    """The pairs whose vector is shorter than `cutoff`; all of them where it is infinite."""
-    if cutoff == float("inf"):
-        return pairs
+    """The pairs whose vector is shorter than `cutoff`."""
     near = torch.nonzero((pairs.vectors * pairs.vectors).sum(dim=-1) < cutoff * cutoff).squeeze(-1)
     return Pairs(pairs.centers[near], pairs.neighbors[near], pairs.vectors[near])
 
