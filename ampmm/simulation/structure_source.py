@@ -28,8 +28,8 @@ def solvate_if_needed(config: SimulationConfig) -> SimulationConfig:
     """The config of the run, with a solvated PDB in the run's folder for a solute that came without water.
 
     A solute gets the hydrogens it lacks, the preset's water in a cube that leaves `padding` between it and its images
-    (and is at least twice as wide), and ions that neutralise it. With `minimize`, the new box is relaxed under the classical force field. Waters of a crystal structure, which
-    have no hydrogens, and its unit cell are left out.
+    (and is at least twice as wide), and ions that neutralise it. With `minimize`, the new box is relaxed under the classical
+    force field. Waters of a crystal structure, which have no hydrogens, and its unit cell are left out.
 
     Raises:
         InputError: no preset, a file that cannot be read, or residues that the preset's force field does not know.
