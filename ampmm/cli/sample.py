@@ -32,7 +32,7 @@ from ampmm.errors import InputError
     "--mm-cutoff",
     default=0.0,
     help="Cutoff of the classical non-bonded terms, Å, with a reaction field; 0 is none. 10 makes large droplets several "
-    "times faster. The QM region feels all MM charges either way.",
+    "times faster. Only for the drivers gfn-ff and classical, whose charges are fixed.",
 )
 @click.option("--seed", default=1, help="Of velocities and thermostat.")
 @click.option("--trajectory-id", default=0, help="Number stored with every frame, to tell trajectories apart.")

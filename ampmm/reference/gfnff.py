@@ -47,6 +47,8 @@ class GFNFFDriver:
         BackendError: libxtb is not installed or does not load.
     """
 
+    fixed_charges = True  # what the MM charges cannot polarize
+
     def __init__(
         self, numbers: ArrayLike, positions: ArrayLike, charges: ArrayLike, bonds: Iterable[tuple[int, int]] | None = None
     ) -> None:

@@ -39,7 +39,10 @@ class SamplingSettings:
 
     temperature: K. time, equilibration: ps. interval, timestep: fs. friction: 1/ps, ten times that while equilibrating.
     hydrogen_mass: of QM hydrogens, amu. mm_region: molecules with an atom closer than this to a QM atom are stored, Å.
-    mm_cutoff: of the classical non-bonded terms, with a reaction field, Å; 0 is none. The driver sees all MM charges.
+    mm_cutoff: of the classical non-bonded terms, with a reaction field, Å; 0 is none. The driver sees all MM charges, so
+        it is for drivers of fixed charges alone: water that does not see all of the other water's field answers a
+        polarizable solute too strongly, and each draws the other further (retinoic acid's GFN2-xTB energy fell by
+        hundreds of kJ/mol within picoseconds at 10 Å).
     round: of learning; 0 before any model, stored with every frame.
     flush: frames between two writes, so that a kill loses less than that many.
     """
@@ -164,6 +167,11 @@ class Sampler:
         )
         add_restraints(system, droplet.restraints)
         if settings.mm_cutoff:
+            if evaluator is not None and not getattr(evaluator, "fixed_charges", False):
+                raise InputError(
+                    f"mm_cutoff: expected 0 with a driver that the MM charges polarize, got {settings.mm_cutoff:g} Å; "
+                    "only gfn-ff and classical may sample with a cutoff"
+                )
             _cut_off(system, settings.mm_cutoff / ANGSTROM_PER_NM)
         for index in qm[self.numbers == 1]:
             system.setParticleMass(int(index), settings.hydrogen_mass)

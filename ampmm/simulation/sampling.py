@@ -160,8 +160,8 @@ def _bursts(
 ) -> Iterator[list[Record]]:
     """As `_intervals`, with the frames of a burst at the end of every interval; none where its driver failed."""
     own, done = burst.settings, sampler.context.getStepCount() // settings.steps_per_frame
-    # Other random numbers for a trajectory that is continued, and the burst's own time step and friction.
-    changes = {"timestep": own.timestep, "friction": own.friction, "interval": own.timestep, "time": 1.0}
+    # Other random numbers for a trajectory that is continued, the burst's own time step and friction, and no cutoff.
+    changes = {"timestep": own.timestep, "friction": own.friction, "interval": own.timestep, "time": 1.0, "mm_cutoff": 0.0}
     second = Sampler(droplet, burst.evaluator, replace(settings, seed=1 + (settings.seed + done) % (2**31 - 1), **changes))
     stride, failed = own.steps // own.frames, 0
     for index in range(done, settings.n_frames):
