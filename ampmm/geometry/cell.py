@@ -13,9 +13,13 @@ def minimum_image(vectors: Tensor, box: Optional[Tensor]) -> Tensor:
     """The nearest periodic image of difference vectors (n, 3), Å; the same as OpenMM's for triclinic boxes."""
     if box is None:
         return vectors
-    vectors = vectors - torch.round(vectors[:, 2:3] / box[2, 2]) * box[2]
-    vectors = vectors - torch.round(vectors[:, 1:2] / box[1, 1]) * box[1]
-    return vectors - torch.round(vectors[:, 0:1] / box[0, 0]) * box[0]
+    # One component at a time: rows of three would leave the processor's vector units idle.
+    x, y, z = vectors.unbind(-1)
+    turns = torch.round(z / box[2, 2])
+    x, y, z = x - turns * box[2, 0], y - turns * box[2, 1], z - turns * box[2, 2]
+    turns = torch.round(y / box[1, 1])
+    x, y = x - turns * box[1, 0], y - turns * box[1, 1]
+    return torch.stack([x - torch.round(x / box[0, 0]) * box[0, 0], y, z]).t()
 
 
 def largest_cutoff(box: Tensor) -> float:

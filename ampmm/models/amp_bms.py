@@ -12,13 +12,15 @@ from ampmm.models.amp_bms_config import AMPBMSConfig
 from ampmm.models.amp_bms_layers import BMSLayer, EdgeEmbedding, Edges, Head, MMPolarization, State
 from ampmm.models.base import ElementSlots, Model
 from ampmm.nn.mlp import NodeNetwork
-from ampmm.nn.multipoles import packed_tensors, quadrupole_tensors
+from ampmm.nn.multipoles import quadrupole_tensors
+from ampmm.nn.packed_rows import packed_rows
 from ampmm.nn.radial import RadialBasis
 from ampmm.nn.scatter import scatter_sum
 from ampmm.physics.charges import conserve_charge
 from ampmm.physics.coulomb import ReactionField
 from ampmm.physics.dispersion import Dispersion
-from ampmm.physics.switching import smooth_step
+from ampmm.physics.pair_functions import with_slope
+from ampmm.physics.switching import smooth_step, smooth_step_slope
 from ampmm.physics.zbl import ZBLRepulsion
 from ampmm.types import Frame, MultipoleEnergies, Pairs, PointCharges
 from ampmm.units import COULOMB_CONSTANT
@@ -83,7 +85,7 @@ class AMPBMS(Model):
         slots = self.slots(frame.numbers)
         hidden = self.embedding(slots)
         edges, distances = self._edges(frame.edges, hidden)
-        state = State(hidden, edges.tensors.new_zeros([n_atoms, 0, 8]), edges.features)
+        state = State(hidden, None)
         for layer in self.hidden_layers:
             state = layer.interact(state.hidden, layer.expand(state, edges), edges)
 
@@ -91,19 +93,19 @@ class AMPBMS(Model):
         c6_factors = response[:, 0]
         polarizabilities = torch.cat([response[:, 1:2].expand(-1, 3), response[:, 2:3].expand(-1, 5)], dim=1)
         induced = self.polarization(surroundings, n_atoms) * polarizabilities  # (N, 8)
-        permanent = self.last_layer.expand(state, edges)  # (N, C, 8)
-        moments = torch.cat([permanent, induced.unsqueeze(1)], dim=1)
+        permanent = self.last_layer.expand(state, edges)  # (N, 8, C)
+        moments = torch.cat([permanent, induced.unsqueeze(2)], dim=2)
         state = self.last_layer.interact(state.hidden, moments, edges)
 
         charges = conserve_charge(self.atomic_charge(state.hidden).squeeze(-1) / self.moment_divisor, frame.batch, frame.charge)
-        higher = (permanent[:, 0] + induced) / self.moment_divisor  # (N, 8)
+        higher = (permanent[:, :, 0] + induced) / self.moment_divisor  # (N, 8)
         multipoles = torch.cat([charges.unsqueeze(-1), higher], dim=1)  # (N, 9)
 
         node_energies = self.energy(state.hidden).squeeze(-1).double() + self.element_energies[slots].double()
         nodes = scatter_sum(node_energies, frame.batch, n_frames)
         embedding = scatter_sum((multipoles * surroundings.potential).sum(-1), frame.batch, n_frames)
-        far = torch.linalg.vector_norm(long_range.vectors, dim=-1)
-        frame_of_pair = frame.batch[long_range.centers]
+        far = _distances(long_range.vectors.t().contiguous())
+        frame_of_pair = frame.batch.index_select(0, long_range.centers)
         coulomb = embedding + scatter_sum(self._coulomb(far, long_range, charges), frame_of_pair, n_frames)
         # The root of the product would have no finite slope where a fresh model's free C6 is zero.
         sqrt_c6 = torch.sqrt(c6_factors) * torch.sqrt(self.free_c6[slots])
@@ -125,15 +127,24 @@ class AMPBMS(Model):
         )
 
     def _edges(self, pairs: Pairs, hidden: Tensor) -> tuple[Edges, Tensor]:
-        distances = torch.linalg.vector_norm(pairs.vectors, dim=-1)
-        unit = -pairs.vectors / distances.unsqueeze(-1)
+        vectors = pairs.vectors.t().contiguous()  # (3, E)
+        distances = _distances(vectors)
+        unit = -vectors / distances
         radial, envelope = self.radial(distances)
         envelope = (envelope * self.cutoff / distances).unsqueeze(-1)
         features = self.edge_embedding(hidden, radial, pairs.centers, pairs.neighbors)
-        tensors = packed_tensors(unit, 2)[:, 1:]
-        return Edges(pairs.centers, pairs.neighbors, unit, tensors, envelope, features), distances
+        return Edges(pairs.centers, pairs.neighbors, unit, packed_rows(unit), envelope, features), distances
 
     def _coulomb(self, distances: Tensor, pairs: Pairs, charges: Tensor) -> Tensor:
         """Charges of QM pairs, switched on between 0 and the graph's cutoff: (n_pairs,) kJ/mol."""
-        kernel = self.qm_kernel(distances)[0] * smooth_step(distances / self.cutoff)
-        return self.constant * charges[pairs.centers] * charges[pairs.neighbors] * kernel
+        r = distances.detach()
+        x = r / self.cutoff
+        value, slope = self.qm_kernel(r)
+        step = smooth_step(x)
+        kernel = with_slope(distances, value * step, slope * step + value * smooth_step_slope(x) / self.cutoff)
+        return self.constant * charges.index_select(0, pairs.centers) * charges.index_select(0, pairs.neighbors) * kernel
+
+
+def _distances(vectors: Tensor) -> Tensor:
+    """Lengths of vectors given component by component, (3, n)."""
+    return (vectors * vectors).sum(0).sqrt()

@@ -1,10 +1,11 @@
 """The layers of AMP-BMS: anisotropic message passing with channels of dipoles and quadrupoles.
 
 A pair's receiver is its center, its sender its neighbor, and r̂ points from the sender to the receiver. Moments are packed:
-(N, C, 8) holds a dipole and the five components of a quadrupole (`ampmm.nn.multipoles`) for each channel.
+(N, 8, C) holds a dipole and the five components of a quadrupole (`ampmm.nn.multipoles`) for each of C channels. What belongs to
+an edge is kept component by component, edges last, so that each operation runs along all edges.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from ampmm.models.amp_bms_config import AMPBMSConfig
 from ampmm.nn.activation import silu
 from ampmm.nn.mlp import NodeNetwork, PairLinear, PairNetwork
-from ampmm.nn.multipoles import packed_tensors, quadrupole_tensors
+from ampmm.nn.multipoles import quadrupole_tensors
+from ampmm.nn.packed_rows import packed_rows
 from ampmm.nn.radial import RadialBasis
 from ampmm.nn.scatter import scatter_sum
 from ampmm.types import PointCharges
@@ -23,8 +25,8 @@ class Edges(NamedTuple):
 
     receivers: Tensor  # (E,)
     senders: Tensor  # (E,)
-    unit: Tensor  # (E, 3) r̂
-    tensors: Tensor  # (E, 8) r̂ and packed R² = r̂r̂ - I/3
+    unit: Tensor  # (3, E) r̂
+    tensors: Tensor  # (8, E) r̂ and packed R² = r̂r̂ - I/3
     envelope: Tensor  # (E, 1) u(d), with its 1/d
     features: Tensor  # (E, edge_width) f
 
@@ -33,8 +35,7 @@ class State(NamedTuple):
     """What a layer takes and gives back."""
 
     hidden: Tensor  # (N, width) h
-    moments: Tensor  # (N, C, 8)
-    features: Tensor  # (E, n) f, and before it the anisotropic features of the layer before
+    anisotropic: Optional[Tensor]  # (E, 9·C) the anisotropic features of the layer before; the first layer has none
 
 
 class Head(nn.Module):
@@ -48,6 +49,10 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, n_in) to (n, n_out)."""
         return self.last(silu(self.first(x)))
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The same for (n_in, n), to (n_out, n)."""
+        return self.last.weight @ silu(torch.addmm(self.first.bias.unsqueeze(1), self.first.weight, x))
 
 
 class EdgeEmbedding(nn.Module):
@@ -75,47 +80,58 @@ class BMSLayer(nn.Module):
         self.update = NodeNetwork(2 * config.width, config.width)
 
     def expand(self, state: State, edges: Edges) -> Tensor:
-        """D_i = Σ_j c_d r̂ and Q_i = Σ_j c_q R², (N, C, 8)."""
-        c = self.coefficients(state.hidden, state.features, edges.receivers, edges.senders) * edges.envelope
-        dipole, quadrupole = c[:, : self.n_channels], c[:, self.n_channels :]  # (E, C)
-        first, second = edges.tensors[:, None, :3], edges.tensors[:, None, 3:]
-        parts = torch.cat([dipole.unsqueeze(-1) * first, quadrupole.unsqueeze(-1) * second], dim=-1)  # (E, C, 8)
-        return scatter_sum(parts, edges.receivers, state.hidden.shape[0])
+        """D_i = Σ_j c_d r̂ and Q_i = Σ_j c_q R², (N, 8, C)."""
+        c = self.coefficients(state.hidden, edges.features, edges.receivers, edges.senders, state.anisotropic) * edges.envelope
+        c = c.t().contiguous()  # (2C, E)
+        first, second = edges.tensors[:3].unsqueeze(1), edges.tensors[3:].unsqueeze(1)  # (·, 1, E)
+        parts = torch.cat([first * c[: self.n_channels], second * c[self.n_channels :]])  # (8, C, E)
+        summed = scatter_sum(parts.flatten(0, 1).t().contiguous(), edges.receivers, state.hidden.shape[0])
+        return summed.reshape(-1, 8, self.n_channels)
 
     def interact(self, hidden: Tensor, moments: Tensor, edges: Edges) -> State:
-        """The anisotropic features of the moments, and the messages they carry."""
-        features = torch.cat([self.anisotropic(moments, edges).flatten(1), edges.features], dim=1)
-        messages = self.message(hidden, features, edges.receivers, edges.senders) * edges.envelope
+        """The anisotropic features of the moments (N, 8, C), and the messages they carry."""
+        anisotropic = self.anisotropic(moments, edges)
+        messages = self.message(hidden, edges.features, edges.receivers, edges.senders, anisotropic) * edges.envelope
         summed = scatter_sum(messages, edges.receivers, hidden.shape[0])
-        return State(hidden + self.update(torch.cat([hidden, summed], dim=1)), moments, features)
+        return State(hidden + self.update(torch.cat([hidden, summed], dim=1)), anisotropic)
 
     def anisotropic(self, moments: Tensor, edges: Edges) -> Tensor:
-        """The nine scalars of sender 1 and receiver 2 for each channel, (E, C, 9).
+        """The nine scalars of sender 1 and receiver 2 for each channel, (E, C·9), a channel's nine together.
 
         D1·r̂, D2·r̂, D1·D2, Q1:R², Q2:R², (Q1r̂)·D2, (Q2r̂)·D1, Q1:Q2, (Q1r̂)·(Q2r̂).
         """
-        unit = edges.unit.unsqueeze(1)  # (E, 1, 3)
-        # Dipole and Cartesian quadrupole as four rows, so that one product contracts all of them with r̂.
-        rows = torch.cat([moments[..., :3].unsqueeze(2), quadrupole_tensors(moments[..., 3:])], dim=2)  # (N, C, 4, 3)
-        along_1 = (rows[edges.senders] * unit.unsqueeze(1)).sum(-1)  # (E, C, 4): D1·r̂ and Q1r̂
-        along_2 = (rows[edges.receivers] * unit.unsqueeze(1)).sum(-1)
-        one, two = moments[edges.senders], moments[edges.receivers]  # (E, C, 8)
-        turned_1, turned_2, dipole_1, dipole_2 = along_1[..., 1:], along_2[..., 1:], one[..., :3], two[..., :3]
-        products = one * two
-        return torch.stack(
-            [
-                along_1[..., 0],
-                along_2[..., 0],
-                products[..., :3].sum(-1),
-                (turned_1 * unit).sum(-1),
-                (turned_2 * unit).sum(-1),
-                (turned_1 * dipole_2).sum(-1),
-                (turned_2 * dipole_1).sum(-1),
-                products[..., 3:].sum(-1),
-                (turned_1 * turned_2).sum(-1),
-            ],
-            dim=-1,
-        )
+        rows = dipoles_and_tensors(moments)  # (N, 12·C)
+        n_channels = moments.shape[2]
+        one = _components(rows, edges.senders, n_channels)  # (4, 3, C, E): the dipole and the quadrupole's rows
+        two = _components(rows, edges.receivers, n_channels)
+        unit = edges.unit.unsqueeze(1)  # (3, 1, E)
+        along_1, along_2 = (one * unit).sum(1), (two * unit).sum(1)  # (4, C, E): D·r̂ and Qr̂
+        turned_1, turned_2, dipole_1, dipole_2 = along_1[1:], along_2[1:], one[0], two[0]
+        features = [
+            along_1[0],
+            along_2[0],
+            (dipole_1 * dipole_2).sum(0),
+            (turned_1 * unit).sum(0),
+            (turned_2 * unit).sum(0),
+            (turned_1 * dipole_2).sum(0),
+            (turned_2 * dipole_1).sum(0),
+            (one[1:] * two[1:]).flatten(0, 1).sum(0),
+            (turned_1 * turned_2).sum(0),
+        ]
+        return torch.stack(features, dim=1).flatten(0, 1).t()
+
+
+def dipoles_and_tensors(moments: Tensor) -> Tensor:
+    """Moments (N, 8, C) as dipoles and Cartesian quadrupoles: four rows of three components of all channels, (N, 12·C)."""
+    tensors = quadrupole_tensors(moments[:, 3:].transpose(1, 2))  # (N, C, 3, 3)
+    cartesian = tensors.permute(0, 2, 3, 1).flatten(1, 2)  # (N, 9, C)
+    return torch.cat([moments[:, :3], cartesian], dim=1).flatten(1)
+
+
+def _components(rows: Tensor, index: Tensor, n_channels: int) -> Tensor:
+    """The atoms' rows of `dipoles_and_tensors` at the edges' ends, component by component: (4, 3, C, E)."""
+    n_edges = index.shape[0]
+    return rows.index_select(0, index).t().contiguous().reshape(4, 3, n_channels, n_edges)
 
 
 class MMPolarization(nn.Module):
@@ -131,10 +147,11 @@ class MMPolarization(nn.Module):
     def forward(self, surroundings: PointCharges, n_atoms: int) -> Tensor:
         """The induced moments at unit polarizability, (N, 8)."""
         centers, neighbors, vectors = surroundings.pairs
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        radial, envelope = self.radial(distances)
-        source = surroundings.charges[neighbors] * envelope * (self.scale * self.cutoff) / distances**3
-        weights = self.coefficients(radial) * source.unsqueeze(-1)  # (n_pairs, 2)
-        tensors = packed_tensors(vectors / distances.unsqueeze(-1), 2)[:, 1:]  # (n_pairs, 8)
-        parts = torch.cat([weights[:, :1] * tensors[:, :3], weights[:, 1:] * tensors[:, 3:]], dim=1)
-        return scatter_sum(parts, centers, n_atoms)
+        vectors = vectors.t().contiguous()  # (3, n_pairs)
+        distances = (vectors * vectors).sum(0).sqrt()
+        radial, envelope = self.radial.rows(distances)
+        source = surroundings.charges.index_select(0, neighbors) * envelope * (self.scale * self.cutoff) / distances**3
+        weights = self.coefficients.rows(radial) * source  # (2, n_pairs)
+        tensors = packed_rows(vectors / distances)  # (8, n_pairs)
+        parts = torch.cat([weights[:1] * tensors[:3], weights[1:] * tensors[3:]])
+        return scatter_sum(parts.t().contiguous(), centers, n_atoms)

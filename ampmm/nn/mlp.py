@@ -46,7 +46,7 @@ class PairLinear(nn.Module):
         would be as many copies. Without them those columns count as zero.
         """
         n_leading = self.pair.weight.shape[1] - pair.shape[1]
-        out = self.center(atoms)[centers] + self.neighbor(atoms)[neighbors]
+        out = self.center(atoms).index_select(0, centers) + self.neighbor(atoms).index_select(0, neighbors)
         out = torch.addmm(out, pair, self.pair.weight[:, n_leading:].t())
         if leading is not None:
             out = torch.addmm(out, leading, self.pair.weight[:, :n_leading].t())
@@ -62,7 +62,7 @@ class OneSidedPairLinear(nn.Module):
 
     def forward(self, center: Tensor, pair: Tensor, centers: Tensor) -> Tensor:
         """`center` (n_atoms, n_out) is `self.center` of the atoms; pair features (n_pairs, ·) to (n_pairs, n_out)."""
-        return center[centers] + self.pair(pair)
+        return center.index_select(0, centers) + self.pair(pair)
 
 
 class Network(nn.Module):

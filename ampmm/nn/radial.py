@@ -33,3 +33,9 @@ class RadialBasis(nn.Module):
         d = distances / self.cutoff
         envelope = polynomial_envelope(d, self.envelope_exponent)
         return (envelope / d).unsqueeze(-1) * torch.sin(d.unsqueeze(-1) * self.frequencies), envelope
+
+    def rows(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as (n_functions, n_pairs) and (n_pairs,)."""
+        d = distances / self.cutoff
+        envelope = polynomial_envelope(d, self.envelope_exponent)
+        return (envelope / d) * torch.sin(self.frequencies.unsqueeze(1) * d), envelope

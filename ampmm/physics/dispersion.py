@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from ampmm.physics.pair_functions import with_slope
 from ampmm.units import ANGSTROM_PER_BOHR_AMP_BMS, KJ_PER_MOL_PER_HARTREE_AMP_BMS
 
 
@@ -25,12 +26,23 @@ class Dispersion(nn.Module):
             sqrt_c6, sqrt_r4r2: (N,) of the atoms, atomic units.
 
         Returns:
-            (n_pairs,) kJ/mol.
+            (n_pairs,) kJ/mol; differentiable once by the distances.
         """
-        product = sqrt_r4r2[first] * sqrt_r4r2[second]
-        square = (distances / self.bohr) ** 2
-        damping = (self.a1 * product + self.a2) ** 2
-        sixth, damping_sixth = square**3, damping**3
-        sum_6 = 1.0 / (sixth + damping_sixth)
-        sum_8 = self.s8 * product**2 / (sixth * square + damping_sixth * damping)
-        return -self.hartree * sqrt_c6[first] * sqrt_c6[second] * (sum_6 + sum_8)
+        product = sqrt_r4r2.index_select(0, first) * sqrt_r4r2.index_select(0, second)
+        value, slope = self.kernel(distances.detach(), product)
+        return sqrt_c6.index_select(0, first) * sqrt_c6.index_select(0, second) * with_slope(distances, value, slope)
+
+    def kernel(self, distances: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
+        """The energy at √(C6_i C6_j) = 1 and its derivative by distance, kJ/mol and kJ/mol/Å; `product` is s_i s_j."""
+        r = distances / self.bohr
+        square = r * r
+        fourth = square * square
+        damping = self.a1 * product + self.a2
+        damping = damping * damping
+        damping_sixth = damping * damping * damping
+        share_8 = self.s8 * product * product
+        sum_6 = 1.0 / (fourth * square + damping_sixth)
+        sum_8 = 1.0 / (fourth * fourth + damping_sixth * damping)
+        value = -self.hartree * (sum_6 + share_8 * sum_8)
+        falls = 6.0 * sum_6 * sum_6 + 8.0 * share_8 * square * sum_8 * sum_8
+        return value, (self.hartree / self.bohr) * fourth * r * falls

@@ -11,3 +11,10 @@ def smooth_step(x: Tensor) -> Tensor:
     """
     x = torch.clamp(x, 0.0, 1.0)
     return x * x * x * (10.0 + x * (6.0 * x - 15.0))
+
+
+def smooth_step_slope(x: Tensor) -> Tensor:
+    """The derivative of `smooth_step`, 30 x² (1 - x)², zero outside of [0, 1]."""
+    x = torch.clamp(x, 0.0, 1.0)
+    product = x * (1.0 - x)
+    return 30.0 * product * product

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ampmm.physics.switching import smooth_step
+from ampmm.physics.pair_functions import with_slope
+from ampmm.physics.switching import smooth_step, smooth_step_slope
 from ampmm.units import ANGSTROM_PER_BOHR_AMP_BMS, COULOMB_CONSTANT
 
 
@@ -22,12 +23,20 @@ class ZBLRepulsion(nn.Module):
         self.decays = (3.2, 0.9423, 0.4028, 0.2016)
 
     def forward(self, distances: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Distances (n_pairs,) Å and atomic numbers (n_pairs,) of both atoms to energies (n_pairs,), kJ/mol."""
+        """Distances (n_pairs,) Å and atomic numbers (n_pairs,) of both atoms to energies (n_pairs,), kJ/mol.
+
+        Differentiable once by the distances.
+        """
         dtype = distances.dtype
         z_first, z_second = first.to(dtype), second.to(dtype)
-        scaled = distances * (z_first**0.23 + z_second**0.23) / self.screening
-        screened = torch.zeros_like(distances)
+        r = distances.detach()
+        per_length = (z_first**0.23 + z_second**0.23) / self.screening  # 1/Å
+        screened, falls = torch.zeros_like(r), torch.zeros_like(r)
         for height, decay in zip(self.heights, self.decays):  # noqa: B905 (TorchScript has no strict zip)
-            screened = screened + height * torch.exp(-decay * scaled)
-        energies = self.constant * z_first * z_second / distances * screened
-        return energies * (1.0 - smooth_step(distances - (self.cutoff - 1.0)))
+            part = height * torch.exp(-decay * per_length * r)
+            screened, falls = screened + part, falls + decay * part
+        bare = self.constant * z_first * z_second / r
+        x = r - (self.cutoff - 1.0)
+        kept = 1.0 - smooth_step(x)
+        slope = -bare * ((falls * per_length + screened / r) * kept + screened * smooth_step_slope(x))
+        return with_slope(distances, bare * screened * kept, slope)

@@ -68,14 +68,27 @@ def test_edges_are_all_ordered_pairs_within_the_cutoff(box):
     torch.testing.assert_close(edges.vectors.norm(dim=1), distances[edges.centers, edges.neighbors])
 
 
-@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+@pytest.mark.parametrize("block", [1, 4, 100])
 @pytest.mark.parametrize("box", [None, TRICLINIC], ids=["open", "triclinic"])
 def test_pairs_are_found_in_blocks_of_any_size(box, block):
     positions, others, cutoff = scattered(6, 12.0, 4), scattered(40, 12.0, 5), 5.0
     vectors = (others[None] - positions[:, None]).reshape(-1, 3)
     distances = (vectors.norm(dim=1) if box is None else shortest(vectors, box)).reshape(6, 40)
-    pairs = pairs_between(positions, others, cutoff, box, candidates_per_block=block)
+    pairs = pairs_between(positions, others, cutoff, box, block=block)
     assert as_set(pairs) == {(i, j) for i in range(6) for j in range(40) if distances[i, j] < cutoff}
+
+
+@pytest.mark.parametrize("box", [None, 3.5 * TRICLINIC], ids=["open", "triclinic"])
+def test_blocks_of_a_chain_miss_no_pair(box):
+    """Blocks of eight look at what is near them; one block of all reaches beyond half the box and looks at everyone."""
+    generator = torch.Generator().manual_seed(8)
+    chain = (1.5 * torch.randn(60, 3, dtype=torch.float64, generator=generator)).cumsum(0)
+    others, cutoff = scattered(2000, 45.0, 9) - 10.0, 8.0
+    small, whole = (pairs_between(chain, others, cutoff, box, block=block) for block in (8, 60))
+    assert as_set(small) == as_set(whole) and len(small.centers) > 1000
+    vectors = (others[None] - chain[:, None]).reshape(-1, 3)
+    distances = vectors.norm(dim=1) if box is None else shortest(vectors, box)
+    assert len(small.centers) == int((distances < cutoff).sum())
 
 
 def test_vectors_point_from_center_to_neighbor():

@@ -25,6 +25,24 @@ def test_the_step_goes_from_0_to_1_with_two_derivatives():
     assert curvature.abs().max() < 1e-12
 
 
+@pytest.mark.parametrize(
+    "energies",
+    [
+        lambda r: ZBLRepulsion(4.0)(r, torch.tensor([1, 6, 8, 16]), torch.tensor([8, 7, 8, 1])),
+        lambda r: Dispersion()(r, torch.arange(4), torch.tensor([1, 2, 3, 0]), torch.arange(1, 5).double(),
+                               torch.tensor([2.0, 3.0, 2.6, 4.0]).double()),
+    ],
+    ids=["repulsion", "dispersion"],
+)  # fmt: skip
+def test_the_written_slopes_are_those_of_the_energies(energies):
+    r, step = distances(1.0, 2.4, 3.3, 3.9), 1e-5
+    (slope,) = torch.autograd.grad(energies(r).sum(), r)
+    with torch.no_grad():
+        expected = (energies(r + step) - energies(r - step)) / (2.0 * step)
+    torch.testing.assert_close(slope, expected, rtol=1e-7, atol=1e-9)
+    assert slope.abs().min() > 1e-6
+
+
 def test_repulsion_of_close_nuclei_is_that_of_bare_ones():
     r = distances(1e-6)
     energy = ZBLRepulsion(4.0)(r, torch.tensor([8]), torch.tensor([6]))
