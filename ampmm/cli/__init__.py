@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-COMMANDS = ("simulate", "sample", "label", "train", "evaluate", "export", "import-weights", "models", "info")
+COMMANDS = ("simulate", "sample", "select", "label", "train", "evaluate", "export", "import-weights", "models", "info")
 
 
 class LazyGroup(click.Group):

@@ -9,15 +9,15 @@ from ampmm.elements import symbol
 from ampmm.errors import InputError
 
 
-def concatenated(first: FrameSet, others: Sequence[FrameSet]) -> FrameSet:
-    """The frames of all sets one after another, under the first one's header.
+def concatenated(first: FrameSet, others: Sequence[FrameSet], name: str = "extra_data") -> FrameSet:
+    """The frames of all sets one after another, under the first one's header; `name` begins the error messages.
 
     Raises:
         InputError: a set has another system, QM region, order of elements, net charge, boundary or level of theory, or is
             unlabelled beside labelled ones.
     """
     for position, other in enumerate(others, start=1):
-        _check_alike(first, other, position)
+        _check_alike(first, other, f"{name}: file {position}")
     if not others:
         return first
     sets = [first, *others]
@@ -41,7 +41,7 @@ def _joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
     return None if arrays[0] is None else np.concatenate(arrays)
 
 
-def _check_alike(first: FrameSet, other: FrameSet, position: int) -> None:
+def _check_alike(first: FrameSet, other: FrameSet, which: str) -> None:
     pairs = {
         "system": (first.header.system, other.header.system),
         "qm_charge": (first.qm_charge, other.qm_charge),
@@ -53,7 +53,7 @@ def _check_alike(first: FrameSet, other: FrameSet, position: int) -> None:
     if not np.array_equal(first.numbers, other.numbers):
         differing.append(f"QM atoms: {difference_of_atoms(first.numbers, other.numbers)}")
     if differing:
-        raise InputError(f"extra_data: file {position} does not belong to the same data set: {'; '.join(differing)}")
+        raise InputError(f"{which} does not belong to the same data set: {'; '.join(differing)}")
 
 
 def difference_of_atoms(first: np.ndarray, second: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -38,10 +39,16 @@ def read_frames(path: str | Path) -> FrameSet:
 
 def read_frame_keys(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """(trajectory, source_index) of the committed frames, without the frames themselves."""
+    trajectory, source_index = read_columns(path, ("trajectory", "source_index"))
+    return trajectory, source_index
+
+
+def read_columns(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Some datasets of the committed frames; names of `FIELDS` whose first axis is the frame."""
     with open_frames(path) as file:
         header_of(file, Path(path))
         n_frames = _n_frames(file, Path(path))
-        return file["trajectory"][:n_frames], file["source_index"][:n_frames]
+        return [file[name][:n_frames] for name in names]
 
 
 def read_failures(path: str | Path) -> list[Failure]:

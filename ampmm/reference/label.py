@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ampmm.data import Failure, FrameSet, FrameWriter, Header, Record, read_failures, read_frame_keys, read_frames
+from ampmm.data import Failure, FrameSet, FrameWriter, Header, Record, read_columns, read_failures, read_frames
 from ampmm.data.combine import difference_of_atoms
 from ampmm.errors import DataFileError, InputError
 from ampmm.reference.base import Labeller
@@ -80,7 +80,7 @@ def label_frames(
     with _writer(output, header, sources[0].numbers) as writer:
         if retry_failed:
             writer.forget_failures()
-        settled = _keys(output)
+        settled = _present(output, inputs, sources)
         present = len(settled)
         settled |= {(failure.trajectory, failure.source_index) for failure in read_failures(output)}
         todo = [
@@ -157,9 +157,18 @@ def _header(sources: Sequence[FrameSet], labeller: Labeller, command: str) -> He
     )
 
 
-def _keys(path: Path) -> set[tuple[int, int]]:
-    trajectory, source_index = read_frame_keys(path)
-    return set(zip(trajectory.tolist(), source_index.tolist(), strict=True))
+def _present(output: Path, inputs: Sequence[str | Path], sources: Sequence[FrameSet]) -> set[tuple[int, int]]:
+    """The keys of the frames in the output, after those that are also in the inputs were found to be the same frames."""
+    trajectory, source_index, positions = read_columns(output, ("trajectory", "source_index", "positions_qm"))
+    rows = {key: row for row, key in enumerate(zip(trajectory.tolist(), source_index.tolist(), strict=True))}
+    for path, frames in zip(inputs, sources, strict=True):
+        for index, key in enumerate(zip(frames.trajectory.tolist(), frames.source_index.tolist(), strict=True)):
+            if key in rows and not np.array_equal(frames.positions_qm[index], positions[rows[key]]):
+                raise DataFileError(
+                    f"{path}: frame {key[1]} of trajectory {key[0]} is another one than that in {output}; "
+                    "give each trajectory its own --trajectory-id when sampling"
+                )
+    return set(rows)
 
 
 def _chunks(items: list) -> Iterator[list]:

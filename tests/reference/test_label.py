@@ -174,6 +174,17 @@ def test_round_driver_and_temperature_are_kept(tmp_path):
     assert frames.temperature.tolist() == [350.0, 300.0]
 
 
+def test_a_trajectory_number_used_twice_is_noticed(tmp_path):
+    """Otherwise the second trajectory's frames would count as labelled, and be lost without a word."""
+    output = tmp_path / "labelled.h5"
+    label_frames([frames_file(tmp_path / "a.h5", 2)], output)
+    with FrameWriter(tmp_path / "b.h5", HEADER, NUMBERS) as writer:
+        writer.append(frame(7)._replace(source_index=1))
+    with pytest.raises(DataFileError, match=r"b\.h5: frame 1 of trajectory 0 is another one than that in"):
+        label_frames([tmp_path / "b.h5"], output)
+    assert len(keys(output)) == 2
+
+
 def test_two_runs_do_not_write_one_file(tmp_path):
     source, output = frames_file(tmp_path / "a.h5", 2), tmp_path / "labelled.h5"
     label_frames([source], output)

@@ -1,74 +1,26 @@
 """QM/MM sampling: conserved energy, what is stored, stopping and continuing. One QM water among 26 TIP3P waters."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
 import openmm
 import pytest
-from openmm import app, unit
+from openmm import unit
+from support.water_droplet import QM, Springs, water_droplet
 
 from ampmm.cli.sample import command as sample_command
 from ampmm.data import read_frames
 from ampmm.errors import BackendError, DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.reference import get_labeller
 from ampmm.simulation.droplet_files import load_droplet
-from ampmm.simulation.sampling import Droplet, Sampler, SamplingSettings, molecules_within, sample
-from ampmm.types import Evaluation
-from ampmm.units import COULOMB_CONSTANT
+from ampmm.simulation.sampling import Sampler, SamplingSettings, molecules_within, sample
 
 SETTINGS = SamplingSettings(time=0.06, interval=2.0, timestep=0.5, equilibration=0.02, mm_region=4.0, seed=3, flush=5)
-QM = [39, 40, 41]  # the water in the middle
 
 
 @pytest.fixture(scope="module")
 def droplet():
-    """27 waters on a grid of 3.1 Å, turned at random."""
-    rng = np.random.default_rng(5)
-    topology, positions = app.Topology(), []
-    chain = topology.addChain()
-    water = np.array([[0.0, 0.0, 0.0], [0.09572, 0.0, 0.0], [-0.02399, 0.09266, 0.0]])  # nm
-    for place in itertools.product((-0.31, 0.0, 0.31), repeat=3):
-        residue = topology.addResidue("HOH", chain)
-        atoms = [
-            topology.addAtom(name, app.Element.getBySymbol(symbol), residue)
-            for name, symbol in (("O", "O"), ("H1", "H"), ("H2", "H"))
-        ]
-        topology.addBond(atoms[0], atoms[1])
-        topology.addBond(atoms[0], atoms[2])
-        positions.append(water @ np.linalg.qr(rng.normal(size=(3, 3)))[0] + place)
-    system = app.ForceField("tip3p.xml").createSystem(
-        topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=True, removeCMMotion=False
-    )
-    return Droplet("water", topology, system, np.concatenate(positions), np.array(QM), 0, 0.55, 2000.0, 1000.0)
-
-
-class Springs:
-    """A cheap evaluator: bonds as springs, and the Coulomb energy of fixed charges with the MM charges."""
-
-    CHARGES = np.array([-0.8, 0.4, 0.4])  # e
-
-    def __init__(self, fail_at=None):
-        self.calls, self.fail_at = 0, fail_at
-
-    def evaluate(self, numbers, positions_qm, positions_mm, charges_mm, box=None, qm_charge=None):
-        self.calls += 1
-        if self.calls == self.fail_at:
-            raise LabellingError("the engine gave up")
-        forces = np.zeros((3, 3))
-        energy = 0.0
-        for i, j, length in ((0, 1, 0.957), (0, 2, 0.957), (1, 2, 1.514)):
-            vector = positions_qm[j] - positions_qm[i]
-            distance = np.linalg.norm(vector)
-            energy += 0.5 * 2000.0 * (distance - length) ** 2
-            pull = 2000.0 * (distance - length) * vector / distance
-            forces[i] += pull
-            forces[j] -= pull
-        away = positions_qm[:, None] - positions_mm[None]  # (N, M, 3)
-        inverse = 1.0 / np.linalg.norm(away, axis=-1)
-        pairs = COULOMB_CONSTANT * self.CHARGES[:, None] * charges_mm[None] * inverse
-        push = (pairs * inverse**2)[..., None] * away
-        return Evaluation(energy + pairs.sum(), forces + push.sum(1), -push.sum(0), self.CHARGES, np.zeros(3))
+    return water_droplet()
 
 
 def run(droplet, path, evaluator=None, settings=SETTINGS, **options):
@@ -150,6 +102,7 @@ def test_what_is_stored(droplet, tmp_path):
         nearest = np.linalg.norm(record.positions_qm[:, None] - record.positions_mm[None], axis=-1).min(axis=0)
         assert (nearest.reshape(-1, 3).min(axis=1) < 4.0).all()
     assert np.ptp(frames.positions_qm[:, 0, 0]) > 0.0
+    assert (frames.round == 0).all() and (frames.driver == "springs").all()
 
 
 def test_molecules_are_taken_whole():
@@ -236,6 +189,7 @@ def test_nan_stops_the_dynamics_and_keeps_the_frames(droplet, tmp_path):
         ({"time": 0.001}, "time: expected at least one interval"),
         ({"seed": 0}, "seed: expected 1"),
         ({"equilibration": -1.0}, "equilibration: expected 0"),
+        ({"round": -1}, "round: expected 0"),
     ],
 )
 def test_settings_are_checked(changes, message):
@@ -263,6 +217,10 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path):
         (["systems/uracil", "-o", str(taken)], "is not overwritten"),
         (["systems/uracil", "-o", str(tmp_path / "no" / "frames.h5")], "does not exist"),
         ([str(tmp_path), "-o", str(tmp_path / "new.h5")], "system.yaml"),
+        (["uracil", "--burst", "-5", "-o", str(tmp_path / "new.h5")], "burst steps: expected a positive number"),
+        (["uracil", "--burst", "5", "--burst-frames", "2", "-o", str(tmp_path / "new.h5")], "a divisor of the 5 steps"),
+        (["uracil", "--restrain", "0", "0", "0.3", "9", "-o", str(tmp_path / "new.h5")], "the indices of two atoms"),
+        (["uracil", "--restrain", "0", "99999", "0.3", "9", "-o", str(tmp_path / "new.h5")], "expected atoms below"),
     ):
         result = CliRunner().invoke(sample_command, arguments)
         assert result.exit_code == 1 and message in str(result.exception), result.output
