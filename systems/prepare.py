@@ -24,8 +24,11 @@ from solutes import make_parameters, named, placed, run
 from ampmm.simulation.droplet import add_droplet_restraints
 
 HERE = Path(__file__).resolve().parent
-TIMESTEP = 2 * unit.femtoseconds  # with bonds to hydrogen constrained, here only
+TIMESTEP = 4 * unit.femtoseconds  # with bonds to hydrogen constrained and HYDROGEN_MASS, here only
+HYDROGEN_MASS = 3 * unit.dalton  # taken from the atom it is bonded to; configurations are distributed as before
 TEMPERATURE = 300 * unit.kelvin
+START_DENSITY = 0.98  # g/mL, TIP3P's at 300 K and 1 bar: LEaP's box is 15-25 % too thin
+A3_PER_ML_MOL = 1 / 0.602214076  # Å³ in 1 mL/mol
 HOLD_DISTANCE = 1.0e5  # kJ/mol/nm², on the distance of an attack while equilibrating
 HOLD_ANGLE = 500.0  # kJ/mol/rad², on its angle
 
@@ -111,7 +114,7 @@ def simulation(job: Job, structure: parmed.Structure, system: openmm.System) -> 
     integrator.setRandomNumberSeed(job.recipe["seed"])
     simulation = app.Simulation(structure.topology, system, integrator, openmm.Platform.getPlatformByName("CPU"))
     simulation.context.setPositions(structure.positions)
-    simulation.minimizeEnergy(maxIterations=500)
+    simulation.minimizeEnergy(maxIterations=200)
     simulation.context.setVelocitiesToTemperature(TEMPERATURE, job.recipe["seed"])
     return simulation
 
@@ -124,7 +127,13 @@ def steps(picoseconds: float) -> int:
 def make_droplet(job: Job, picoseconds: float) -> None:
     """The droplet, equilibrated with its wall; saved with the solutes' centre of mass at the origin."""
     structure = cut_sphere(job, solvate(job, job.recipe["droplet"]["buffer"]))
-    system = structure.createSystem(nonbondedMethod=app.NoCutoff, constraints=app.HBonds, rigidWater=True, removeCMMotion=False)
+    system = structure.createSystem(
+        nonbondedMethod=app.NoCutoff,
+        constraints=app.HBonds,
+        rigidWater=True,
+        removeCMMotion=False,
+        hydrogenMass=HYDROGEN_MASS,
+    )
     # A stiff spring while preparing, so that the solutes end where the wall's centre is.
     solute = qm_atoms(job, structure)
     wall_radius = job.settings["droplet"]["wall_radius"]
@@ -146,6 +155,7 @@ def periodic_system(job: Job, structure: parmed.Structure) -> openmm.System:
         constraints=app.HBonds,
         rigidWater=True,
         removeCMMotion=True,
+        hydrogenMass=HYDROGEN_MASS,
     )
     hold_attack(job, structure, system)
     return system
@@ -154,7 +164,8 @@ def periodic_system(job: Job, structure: parmed.Structure) -> openmm.System:
 def make_box(job: Job, picoseconds_npt: float, picoseconds_nvt: float) -> None:
     """The periodic box: NPT at 1 bar, then NVT in the mean cube of the second half of the NPT run."""
     structure = solvate(job, job.recipe["box"]["buffer"])
-    edge = max(structure.box[:3])
+    edge = (sum(atom.mass for atom in structure.atoms) * A3_PER_ML_MOL / START_DENSITY) ** (1 / 3)
+    structure.coordinates = scaled_molecules(job, structure, structure.coordinates, edge / max(structure.box[:3]))
     structure.box = [edge, edge, edge, 90.0, 90.0, 90.0]
     system = periodic_system(job, structure)
     barostat = openmm.MonteCarloBarostat(1 * unit.bar, TEMPERATURE)
