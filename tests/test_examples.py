@@ -21,10 +21,10 @@ def stand_in(tmp_path_factory) -> Path:
     return write_stand_in(tmp_path_factory.mktemp("model") / "stand_in.pt")
 
 
-def run(example: str, *arguments: object) -> str:
-    command = [sys.executable, f"examples/{example}", *map(str, arguments)]
+def run(example: str, *arguments: object, folder: Path = ROOT) -> str:
+    command = [sys.executable, str(ROOT / "examples" / example), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENMM_CPU_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=600, env=environment)
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -76,3 +76,20 @@ def test_dipeptide(preset, tmp_path):
     assert values[-1, 0] == steps
     if steps == 40:
         assert np.isfinite(values).all() and (values[:, 2] < 450.0).all()
+
+
+def test_retinoic_acid(tmp_path):
+    (tmp_path / "systems").symlink_to(ROOT / "systems")  # the script writes its table where it runs
+    run("06_retinoic_acid.py", write_stand_in(tmp_path / "ra.pt", "ra"), 40, folder=tmp_path)
+    torsions = rows(tmp_path / "retinoic_acid.csv")
+    assert [row["time_ps"] for row in torsions] == pytest.approx([0.01, 0.02])
+    assert all(abs(row["double_bond"]) > 140.0 for row in torsions)  # all-trans
+
+
+def test_sam_cysteine(tmp_path):
+    lines = run("07_sam_cysteine.py", write_stand_in(tmp_path / "sam.pt", "sam"), 40, 3.5, 3.4).splitlines()
+    assert [line.split(",")[0] for line in lines] == ["target_A", "3.50", "3.40"]
+    for line in lines[1:]:
+        target, mean, force = map(float, line.split(","))
+        assert force == pytest.approx(2000.0 * (target - mean), abs=1.1)  # the mean is printed to 0.0005 Å
+        assert abs(mean - target) < 0.5

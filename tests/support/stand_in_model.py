@@ -1,4 +1,4 @@
-"""A stand-in for a model of uracil, for tests of what surrounds a model: springs and fixed charges, no network."""
+"""A stand-in for the model of a system, for tests of what surrounds a model: springs and fixed charges, no network."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ampmm.export import Card, save_model
 from ampmm.types import Energies, Frame, PointCharges
 
-URACIL = Path(__file__).resolve().parents[2] / "systems" / "uracil"
-N_ATOMS = 12
+SYSTEMS = Path(__file__).resolve().parents[2] / "systems"
+N_ATOMS = {"uracil": 12, "ra": 50, "sam": 63}  # of the QM region, which comes first
 REACH = 2.6  # Å; pairs closer than this at the start are tied: bonds and angles
 
 
@@ -34,11 +34,12 @@ class Springs(nn.Module):
         return Energies((springs + coulomb).reshape(1), springs.reshape(1), coulomb.reshape(1), self.charges)
 
 
-def write_stand_in(path: Path) -> Path:
-    """A `.pt` file with a card."""
-    structure = parmed.load_file(str(URACIL / "uracil_box.prmtop"), str(URACIL / "uracil_box.inpcrd"))
-    atoms = structure.atoms[:N_ATOMS]
-    positions = torch.tensor(structure.coordinates[:N_ATOMS], dtype=torch.float32)
+def write_stand_in(path: Path, system: str = "uracil") -> Path:
+    """A `.pt` file with a card, for the QM region of a folder under systems/."""
+    box = SYSTEMS / system / f"{system}_box"
+    structure = parmed.load_file(f"{box}.prmtop", f"{box}.inpcrd")
+    atoms = structure.atoms[: N_ATOMS[system]]
+    positions = torch.tensor(structure.coordinates[: N_ATOMS[system]], dtype=torch.float32)
     numbers = tuple(atom.atomic_number for atom in atoms)
     model = Springs(torch.cdist(positions, positions), torch.tensor([atom.charge for atom in atoms]))
     card = Card(
