@@ -13,7 +13,7 @@ from ampmm.models.amp_bms_layers import BMSLayer, EdgeEmbedding, Edges, Head, MM
 from ampmm.models.base import ElementSlots, Model
 from ampmm.nn.mlp import NodeNetwork
 from ampmm.nn.multipoles import quadrupole_tensors
-from ampmm.nn.packed_rows import packed_rows
+from ampmm.nn.packed_rows import PackedRows
 from ampmm.nn.radial import RadialBasis
 from ampmm.nn.scatter import scatter_sum
 from ampmm.physics.charges import conserve_charge
@@ -45,6 +45,7 @@ class AMPBMS(Model):
         n_first, n_later = config.edge_width, config.edge_width + config.n_scalars * config.n_channels
         self.slots = ElementSlots(config.elements)
         self.embedding = nn.Embedding(len(config.elements), config.width)
+        self.packed_rows = PackedRows()
         self.radial = RadialBasis(config.n_radial, config.cutoff, config.envelope_exponent)
         self.edge_embedding = EdgeEmbedding(config)
         self.hidden_layers = nn.ModuleList(
@@ -133,7 +134,7 @@ class AMPBMS(Model):
         radial, envelope = self.radial(distances)
         envelope = (envelope * self.cutoff / distances).unsqueeze(-1)
         features = self.edge_embedding(hidden, radial, pairs.centers, pairs.neighbors)
-        return Edges(pairs.centers, pairs.neighbors, unit, packed_rows(unit), envelope, features), distances
+        return Edges(pairs.centers, pairs.neighbors, unit, self.packed_rows(unit), envelope, features), distances
 
     def _coulomb(self, distances: Tensor, pairs: Pairs, charges: Tensor) -> Tensor:
         """Charges of QM pairs, switched on between 0 and the graph's cutoff: (n_pairs,) kJ/mol."""

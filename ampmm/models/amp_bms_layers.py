@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ampmm.models.amp_bms_config import AMPBMSConfig
 from ampmm.nn.activation import silu
 from ampmm.nn.mlp import NodeNetwork, PairLinear, PairNetwork
-from ampmm.nn.multipoles import quadrupole_tensors
-from ampmm.nn.packed_rows import packed_rows
+from ampmm.nn.packed_rows import CartesianRows, PackedRows
 from ampmm.nn.radial import RadialBasis
 from ampmm.nn.scatter import scatter_sum
 from ampmm.types import PointCharges
@@ -78,6 +77,7 @@ class BMSLayer(nn.Module):
         self.coefficients = PairNetwork(config.width, n_features, config.width, 2 * config.n_channels)
         self.message = PairNetwork(config.width, n_message, config.width)
         self.update = NodeNetwork(2 * config.width, config.width)
+        self.cartesian_rows = CartesianRows()
 
     def expand(self, state: State, edges: Edges) -> Tensor:
         """D_i = Σ_j c_d r̂ and Q_i = Σ_j c_q R², (N, 8, C)."""
@@ -100,7 +100,7 @@ class BMSLayer(nn.Module):
 
         D1·r̂, D2·r̂, D1·D2, Q1:R², Q2:R², (Q1r̂)·D2, (Q2r̂)·D1, Q1:Q2, (Q1r̂)·(Q2r̂).
         """
-        rows = dipoles_and_tensors(moments)  # (N, 12·C)
+        rows = self.cartesian_rows(moments)  # (N, 12·C)
         n_channels = moments.shape[2]
         one = _components(rows, edges.senders, n_channels)  # (4, 3, C, E): the dipole and the quadrupole's rows
         two = _components(rows, edges.receivers, n_channels)
@@ -121,15 +121,8 @@ class BMSLayer(nn.Module):
         return torch.stack(features, dim=1).flatten(0, 1).t()
 
 
-def dipoles_and_tensors(moments: Tensor) -> Tensor:
-    """Moments (N, 8, C) as dipoles and Cartesian quadrupoles: four rows of three components of all channels, (N, 12·C)."""
-    tensors = quadrupole_tensors(moments[:, 3:].transpose(1, 2))  # (N, C, 3, 3)
-    cartesian = tensors.permute(0, 2, 3, 1).flatten(1, 2)  # (N, 9, C)
-    return torch.cat([moments[:, :3], cartesian], dim=1).flatten(1)
-
-
 def _components(rows: Tensor, index: Tensor, n_channels: int) -> Tensor:
-    """The atoms' rows of `dipoles_and_tensors` at the edges' ends, component by component: (4, 3, C, E)."""
+    """The atoms' `CartesianRows` at the edges' ends, component by component: (4, 3, C, E)."""
     n_edges = index.shape[0]
     return rows.index_select(0, index).t().contiguous().reshape(4, 3, n_channels, n_edges)
 
@@ -143,6 +136,7 @@ class MMPolarization(nn.Module):
         self.scale = config.polarization_scale
         self.radial = RadialBasis(config.n_radial_mm, config.polarization_cutoff, config.envelope_exponent)
         self.coefficients = Head(config.n_radial_mm, config.n_radial_mm, 2)
+        self.packed_rows = PackedRows()
 
     def forward(self, surroundings: PointCharges, n_atoms: int) -> Tensor:
         """The induced moments at unit polarizability, (N, 8)."""
@@ -152,6 +146,6 @@ class MMPolarization(nn.Module):
         radial, envelope = self.radial.rows(distances)
         source = surroundings.charges.index_select(0, neighbors) * envelope * (self.scale * self.cutoff) / distances**3
         weights = self.coefficients.rows(radial) * source  # (2, n_pairs)
-        tensors = packed_rows(vectors / distances)  # (8, n_pairs)
+        tensors = self.packed_rows(vectors / distances)  # (8, n_pairs)
         parts = torch.cat([weights[:1] * tensors[:3], weights[1:] * tensors[3:]])
         return scatter_sum(parts.t().contiguous(), centers, n_atoms)

@@ -46,10 +46,12 @@ class PairLinear(nn.Module):
         would be as many copies. Without them those columns count as zero.
         """
         n_leading = self.pair.weight.shape[1] - pair.shape[1]
-        out = self.center(atoms).index_select(0, centers) + self.neighbor(atoms).index_select(0, neighbors)
-        out = torch.addmm(out, pair, self.pair.weight[:, n_leading:].t())
+        # In place: each copy would pass through memory, as these are larger than the cache.
+        out = self.center(atoms).index_select(0, centers)
+        out = out.add_(self.neighbor(atoms).index_select(0, neighbors))
+        out = out.addmm_(pair, self.pair.weight[:, n_leading:].t())
         if leading is not None:
-            out = torch.addmm(out, leading, self.pair.weight[:, :n_leading].t())
+            out = out.addmm_(leading, self.pair.weight[:, :n_leading].t())
         return out
 
 

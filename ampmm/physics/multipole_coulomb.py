@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.nn.multipoles import quadrupole_tensors
-from ampmm.nn.packed_rows import packed_rows
+from ampmm.nn.packed_rows import PackedRows
 from ampmm.nn.scatter import scatter_sum
 from ampmm.types import Pairs
 from ampmm.units import COULOMB_CONSTANT
@@ -35,6 +35,7 @@ class MultipoleField(nn.Module):
     def __init__(self, kernel: nn.Module) -> None:
         super().__init__()
         self.kernel = kernel
+        self.packed_rows = PackedRows()
         self.constant = COULOMB_CONSTANT
 
     def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int) -> FieldTerms:
@@ -46,7 +47,7 @@ class MultipoleField(nn.Module):
         value, slope = source * value, source * slope
         inverse = torch.reciprocal(distances)
         unit = vectors * inverse
-        rows = packed_rows(unit)
+        rows = self.packed_rows(unit)
         dipole = value * inverse
         quadrupole = 3.0 * dipole * inverse
         of_pairs = torch.cat([value.unsqueeze(0), dipole * rows[:3], quadrupole * rows[3:]])  # (9, n_pairs)
@@ -59,10 +60,13 @@ class MultipoleField(nn.Module):
         With μ·r̂ = d and r̂·Θ·r̂ = t it is k_e q {r̂ [ρw' + d (w'/r - 2w/r²) + t (3w'/r² - 12w/r³)] + μ w/r² + 6 Θr̂ w/r³}.
         """
         tensors = quadrupole_tensors(moments[:, 4:]).flatten(1)
-        own = torch.cat([moments[:, :4], tensors], dim=1).index_select(0, centers).t().contiguous()  # (13, n_pairs)
+        of_atoms = torch.cat([moments[:, :4], tensors[:, :3], tensors[:, 4:6], tensors[:, 8:]], dim=1).t().contiguous()
+        own = of_atoms.index_select(1, centers)  # (10, n_pairs)
         inverse, value, slope, unit = terms.inverse, terms.value, terms.slope, terms.unit
         dipole = own[1:4]
-        turned = (own[4:].reshape(3, 3, -1) * unit).sum(1)  # (3, n_pairs) Θr̂
+        xx, xy, xz, yy, yz, zz = own[4:].unbind(0)
+        x, y, z = unit.unbind(0)
+        turned = torch.stack([xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z])  # Θr̂
         along_dipole = (dipole * unit).sum(0)
         along_both = (turned * unit).sum(0)
         scaled = value * inverse
