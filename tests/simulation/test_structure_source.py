@@ -1,10 +1,11 @@
 """Runs from a structure file and a preset: what becomes QM, what is added, what is refused."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
-from openmm import app, unit
+from openmm import NonbondedForce, app, unit
 from support.bms_models import write_small_bms
 
 from ampmm.embedding import get_preset
@@ -13,7 +14,7 @@ from ampmm.simulation import config_from, resume, start
 from ampmm.simulation.assemble import assemble
 from ampmm.simulation.structure_source import read_structure, solvate_if_needed
 
-# Acetic acid without hydrogens would be unknown to Amber14; a capped glycine is not.
+# A capped glycine.
 HEAVY_ATOMS = (  # Å
     ("CH3", "ACE", 2.000, 2.090, 0.000), ("C", "ACE", 3.427, 2.641, 0.000), ("O", "ACE", 4.391, 1.877, 0.000),
     ("N", "GLY", 3.555, 3.970, 0.000), ("CA", "GLY", 4.853, 4.614, 0.000),
@@ -86,6 +87,22 @@ def test_a_solvated_pdb_is_taken_as_it_is_and_gets_virtual_sites(solute, model, 
     waters = [residue for residue in structure.topology.residues() if residue.name == "HOH"]
     assert {len(list(water.atoms())) for water in waters} == {sites}
     assert np.asarray(structure.positions._value).shape == (structure.topology.getNumAtoms(), 3)
+
+
+def test_an_amber_topology_brings_its_own_force_field(model, tmp_path):
+    uracil = Path(__file__).resolve().parents[2] / "systems" / "uracil"
+    coordinates = str(uracil / "uracil_box.inpcrd")
+    config = settings(uracil / "uracil_box.prmtop", model, tmp_path / "run", coordinates=coordinates)
+    assert solvate_if_needed(config) is config
+    assembled = assemble(config)
+    names = {list(assembled.topology.atoms())[i].residue.name for i in assembled.region.indices}
+    assert names == {"URA"} and assembled.region.qm_charge == 0
+    nonbonded = next(force for force in assembled.system.getForces() if isinstance(force, NonbondedForce))
+    assert nonbonded.getCutoffDistance().value_in_unit(unit.angstrom) == pytest.approx(9.0)
+    with pytest.raises(InputError, match="tip4p-fb has water of 4 sites"):
+        assemble(settings(uracil / "uracil_box.prmtop", model, tmp_path / "run", "tip4p-fb", coordinates=coordinates))
+    with pytest.raises(InputError, match="expected the coordinates"):
+        assemble(settings(uracil / "uracil_box.prmtop", model, tmp_path / "run"))
 
 
 def test_what_cannot_be_run_is_refused(solute, model, tmp_path):
