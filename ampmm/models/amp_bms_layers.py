@@ -25,7 +25,7 @@ class Edges(NamedTuple):
     receivers: Tensor  # (E,)
     senders: Tensor  # (E,)
     unit: Tensor  # (3, E) r̂
-    tensors: Tensor  # (8, E) r̂ and packed R² = r̂r̂ - I/3
+    packed: Tensor  # (5, E) packed R² = r̂r̂ - I/3
     envelope: Tensor  # (E, 1) u(d), with its 1/d
     features: Tensor  # (E, edge_width) f
 
@@ -82,9 +82,8 @@ class BMSLayer(nn.Module):
     def expand(self, state: State, edges: Edges) -> Tensor:
         """D_i = Σ_j c_d r̂ and Q_i = Σ_j c_q R², (N, 8, C)."""
         c = self.coefficients(state.hidden, edges.features, edges.receivers, edges.senders, state.anisotropic) * edges.envelope
-        c = c.t().contiguous()  # (2C, E)
-        first, second = edges.tensors[:3].unsqueeze(1), edges.tensors[3:].unsqueeze(1)  # (·, 1, E)
-        parts = torch.cat([first * c[: self.n_channels], second * c[self.n_channels :]])  # (8, C, E)
+        dipole, quadrupole = c.t().contiguous().split([self.n_channels, self.n_channels])  # (C, E)
+        parts = torch.cat([edges.unit.unsqueeze(1) * dipole, edges.packed.unsqueeze(1) * quadrupole])  # (8, C, E)
         summed = scatter_sum(parts.flatten(0, 1).t().contiguous(), edges.receivers, state.hidden.shape[0])
         return summed.reshape(-1, 8, self.n_channels)
 
@@ -102,29 +101,29 @@ class BMSLayer(nn.Module):
         """
         rows = self.cartesian_rows(moments)  # (N, 12·C)
         n_channels = moments.shape[2]
-        one = _components(rows, edges.senders, n_channels)  # (4, 3, C, E): the dipole and the quadrupole's rows
-        two = _components(rows, edges.receivers, n_channels)
+        dipole_1, tensor_1 = _components(rows, edges.senders, n_channels)  # (3, C, E) and (3, 3, C, E)
+        dipole_2, tensor_2 = _components(rows, edges.receivers, n_channels)
         unit = edges.unit.unsqueeze(1)  # (3, 1, E)
-        along_1, along_2 = (one * unit).sum(1), (two * unit).sum(1)  # (4, C, E): D·r̂ and Qr̂
-        turned_1, turned_2, dipole_1, dipole_2 = along_1[1:], along_2[1:], one[0], two[0]
+        turned_1, turned_2 = (tensor_1 * unit).sum(1), (tensor_2 * unit).sum(1)  # (3, C, E) Qr̂
         features = [
-            along_1[0],
-            along_2[0],
+            (dipole_1 * unit).sum(0),
+            (dipole_2 * unit).sum(0),
             (dipole_1 * dipole_2).sum(0),
             (turned_1 * unit).sum(0),
             (turned_2 * unit).sum(0),
             (turned_1 * dipole_2).sum(0),
             (turned_2 * dipole_1).sum(0),
-            (one[1:] * two[1:]).flatten(0, 1).sum(0),
+            (tensor_1 * tensor_2).flatten(0, 1).sum(0),
             (turned_1 * turned_2).sum(0),
         ]
         return torch.stack(features, dim=1).flatten(0, 1).t()
 
 
-def _components(rows: Tensor, index: Tensor, n_channels: int) -> Tensor:
-    """The atoms' `CartesianRows` at the edges' ends, component by component: (4, 3, C, E)."""
+def _components(rows: Tensor, index: Tensor, n_channels: int) -> tuple[Tensor, Tensor]:
+    """Dipoles (3, C, E) and tensors (3, 3, C, E) from the atoms' `CartesianRows`, at one end of the edges."""
     n_edges = index.shape[0]
-    return rows.index_select(0, index).t().contiguous().reshape(4, 3, n_channels, n_edges)
+    dipole, tensor = rows.index_select(0, index).t().contiguous().split([3 * n_channels, 9 * n_channels])
+    return dipole.reshape(3, n_channels, n_edges), tensor.reshape(3, 3, n_channels, n_edges)
 
 
 class MMPolarization(nn.Module):
@@ -145,7 +144,7 @@ class MMPolarization(nn.Module):
         distances = (vectors * vectors).sum(0).sqrt()
         radial, envelope = self.radial.rows(distances)
         source = surroundings.charges.index_select(0, neighbors) * envelope * (self.scale * self.cutoff) / distances**3
-        weights = self.coefficients.rows(radial) * source  # (2, n_pairs)
-        tensors = self.packed_rows(vectors / distances)  # (8, n_pairs)
-        parts = torch.cat([weights[:1] * tensors[:3], weights[1:] * tensors[3:]])
+        dipole, quadrupole = (self.coefficients.rows(radial) * source).split([1, 1])  # (1, n_pairs)
+        unit = vectors / distances
+        parts = torch.cat([dipole * unit, quadrupole * self.packed_rows(unit)])  # (8, n_pairs)
         return scatter_sum(parts.t().contiguous(), centers, n_atoms)

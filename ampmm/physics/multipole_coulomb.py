@@ -47,10 +47,9 @@ class MultipoleField(nn.Module):
         value, slope = source * value, source * slope
         inverse = torch.reciprocal(distances)
         unit = vectors * inverse
-        rows = self.packed_rows(unit)
         dipole = value * inverse
         quadrupole = 3.0 * dipole * inverse
-        of_pairs = torch.cat([value.unsqueeze(0), dipole * rows[:3], quadrupole * rows[3:]])  # (9, n_pairs)
+        of_pairs = torch.cat([value.unsqueeze(0), dipole * unit, quadrupole * self.packed_rows(unit)])  # (9, n_pairs)
         fields = scatter_sum(of_pairs.t().contiguous(), pairs.centers, n_atoms)
         return FieldTerms(fields, unit, inverse, value, slope)
 
