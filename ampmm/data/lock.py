@@ -24,18 +24,29 @@ class WriterLock:
         self._descriptor: int | None = None
         if fcntl is None:
             return
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        while self._descriptor is None:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise DataFileError(
+                    f"{path}: another process is writing to it; wait until that has ended, or write to another file"
+                ) from None
+            except OSError:  # a file system without locks
+                os.close(descriptor)
+                return
+            if self._is_in_place(descriptor):
+                self._descriptor = descriptor
+            else:
+                os.close(descriptor)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        """Whether the lock is on the file beside `path`, not on one that its last holder took away meanwhile."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise DataFileError(
-                f"{path}: another process is writing to it; wait until that has ended, or write to another file"
-            ) from None
-        except OSError:  # a file system without locks
-            os.close(descriptor)
-            return
-        self._descriptor = descriptor
+            return os.path.samestat(os.fstat(descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let the next writer in; once is enough, more do no harm."""
