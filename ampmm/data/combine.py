@@ -14,13 +14,14 @@ def concatenated(first: FrameSet, others: Sequence[FrameSet], name: str = "extra
 
     Raises:
         InputError: a set has another system, QM region, order of elements, net charge, boundary or level of theory, or is
-            unlabelled beside labelled ones.
+            unlabelled beside labelled ones, or a frame is in two sets: it would be trained on and tested on.
     """
     for position, other in enumerate(others, start=1):
         _check_alike(first, other, f"{name}: file {position}")
     if not others:
         return first
     sets = [first, *others]
+    _check_distinct(sets, name)
     values = {name: _joined([_column(each, name) for each in sets]) for name in FrameSet._fields if name not in _SHARED}
     counts = np.concatenate([np.diff(each.mm_offsets) for each in sets])
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(first.mm_offsets.dtype)
@@ -39,6 +40,19 @@ def _column(frames: FrameSet, name: str) -> np.ndarray | None:
 
 def _joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
     return None if arrays[0] is None else np.concatenate(arrays)
+
+
+def _check_distinct(sets: Sequence[FrameSet], name: str) -> None:
+    seen: set[bytes] = set()
+    for position, each in enumerate(sets):
+        own = [np.ascontiguousarray(positions).tobytes() for positions in each.positions_qm]
+        place = next((index for index, frame in enumerate(own) if frame in seen), None)
+        if place is not None:
+            raise InputError(
+                f"{name}: frame {each.source_index[place]} of trajectory {each.trajectory[place]} is there twice, in file "
+                f"{position} and in one before it; give each file once, and files that share no frames"
+            )
+        seen.update(own)
 
 
 def _check_alike(first: FrameSet, other: FrameSet, which: str) -> None:

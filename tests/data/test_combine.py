@@ -35,6 +35,14 @@ def test_another_data_set_is_refused_by_name(change, message):
         concatenated(toy_frames(3), [other])
 
 
+def test_a_frame_in_two_files_is_refused():
+    """It would be trained on and tested on."""
+    first, other = toy_frames(4), toy_frames(3, seed=1)
+    other.positions_qm[2] = first.positions_qm[1]
+    with pytest.raises(InputError, match=r"extra_data: frame \d+ of trajectory \d+ is there twice, in file 2 and in"):
+        concatenated(first, [toy_frames(3, seed=2), other])
+
+
 def test_another_order_of_elements_is_refused_by_name():
     other = toy_frames(2)
     with pytest.raises(InputError, match=r"the same elements in another order \(atom 0 is O and H\)"):
