@@ -49,6 +49,7 @@ def command(frames, models, count, round_, measure, spacing, diversity, ceiling,
     if not output.parent.is_dir():
         raise InputError(f"--output: the folder {output.parent} does not exist; make it first")
     sets = [_unlabelled(read_frames(path)) for path in frames]
+    _check_regions(frames, sets)
     pool = concatenated(sets[0], sets[1:], "frames")
     _check_keys(pool)
     committee = [load_model(model) for model in models]
@@ -76,6 +77,16 @@ def _unlabelled(frames):
     """The frames without their labels."""
     header = replace(frames.header, level_of_theory="", level_settings={})
     return frames._replace(header=header, energy=None, forces_qm=None, forces_mm=None, charges_qm=None, dipole=None)
+
+
+def _check_regions(paths, sets) -> None:
+    regions = [each.header.mm_region for each in sets]
+    for path, region in zip(paths, regions, strict=True):
+        if region != regions[0]:
+            raise InputError(
+                f"frames: expected one MM region, got {regions[0]!r} in {paths[0]} and {region!r} in {path}; "
+                "select from them separately"
+            )
 
 
 def _key_list(frames) -> list[tuple[int, int]]:

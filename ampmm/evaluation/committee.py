@@ -31,7 +31,7 @@ def check_committee(models: Sequence[LoadedModel], frames: FrameSet) -> None:
 
     Raises:
         InputError: fewer than two models, a model twice, models of different levels of theory, or models that do not know
-            the frames' elements or net charge.
+            the frames' elements or net charge, or are Δ-models without their base.
     """
     if len(models) < 2:
         raise InputError(f"models: expected two or more .pt files, got {len(models)}; train more of them from other seeds")
@@ -47,6 +47,7 @@ def check_committee(models: Sequence[LoadedModel], frames: FrameSet) -> None:
                 f"models: {model.path} was trained at {model.card.level_of_theory}, {models[0].path} at "
                 f"{models[0].card.level_of_theory}; their difference is no measure of uncertainty. Give models of one level"
             )
+        model.check_base()
         model.check_numbers(frames.numbers)
         model.check_charge(frames.qm_charge)
 

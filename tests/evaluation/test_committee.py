@@ -32,9 +32,9 @@ class Attraction(nn.Module):
         return Energies((energy + coulomb).reshape(1), energy.reshape(1), coulomb.reshape(1), charges)
 
 
-def write_model(path, stiffness, level="test", elements=(1, 8)):
+def write_model(path, stiffness, level="test", elements=(1, 8), base=None):
     card = Card("toy", "attraction", "attraction", {}, elements, 0, {"qm": 5.0, "polarization": 6.0}, level)
-    save_model(path, Attraction(stiffness), card)
+    save_model(path, Attraction(stiffness), replace(card, base=base or {}))
     return path
 
 
@@ -113,6 +113,10 @@ def test_the_command(models, tmp_path):
         (lambda f, m: [f, "-m", m[0], "-m", m[0]], "are the same model"),
         (lambda f, m: [f, "-m", m[0], "-m", write_model(f.with_name("l.pt"), 1.0, level="B3LYP")], "models of one level"),
         (lambda f, m: [f, "-m", m[0], "-m", write_model(f.with_name("c.pt"), 1.0, elements=(1, 6))], "knows H, C, got O"),
+        (
+            lambda f, m: [f, "-m", m[0], "-m", write_model(f.with_name("d.pt"), 1.0, base={"level_of_theory": "GFN2-xTB"})],
+            "is a correction to GFN2-xTB and no energy by itself",
+        ),
         (lambda f, m: [f, f, "-m", m[0], "-m", m[1]], "frame 0 of trajectory 0 is there twice"),
         (lambda f, m: [f, "-m", m[0], "-m", m[1], "-n", 0], "count: expected 1 frame or more"),
         (lambda f, m: [f, "-m", m[0], "-m", m[1], "--spacing", -1], "spacing: expected 0 or more"),
@@ -128,10 +132,17 @@ def test_bad_input_is_named_and_leaves_no_file(models, tmp_path, change, message
     assert not list(tmp_path.glob("*out.h5*"))
 
 
-def test_another_systems_frames_are_refused(models, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({"system": "ice"}, ["frames: file 1 does not belong", "'ice'"]),
+        ({"mm_region": "all water"}, ["frames: expected one MM region, got 'all charges'", "'all water' in"]),
+    ],
+)
+def test_another_systems_frames_are_refused(models, tmp_path, change, messages):
     write_frames(tmp_path / "a.h5", toy_frames(4))
     other = toy_frames(4, seed=1)
-    write_frames(tmp_path / "b.h5", other._replace(header=replace(other.header, system="ice")))
+    write_frames(tmp_path / "b.h5", other._replace(header=replace(other.header, **change)))
     result = run(tmp_path / "a.h5", tmp_path / "b.h5", "-m", models[0], "-m", models[1], "--round", 1, "-o", tmp_path / "c.h5")
     assert isinstance(result.exception, InputError)
-    assert "frames: file 1 does not belong" in str(result.exception) and "'ice'" in str(result.exception)
+    assert all(message in str(result.exception) for message in messages)
