@@ -19,7 +19,7 @@ from ampmm.embedding import (
     use_shifted_reaction_field,
 )
 from ampmm.errors import InputError
-from ampmm.export import load_model
+from ampmm.export import load_model, models
 from ampmm.simulation.config import CLASSICAL, SimulationConfig
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.restraints import add_restraints, check_atoms
@@ -76,10 +76,7 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     check_atoms(files.restraints, topology.getNumAtoms())
     mm_system = _classical_system(structure, files, preset)
     if model is None:
-        name = config.model or files.model
-        if not name:
-            raise InputError(f"model: expected a model's name, got none, and {files.name} names none; give --model")
-        model = None if name == CLASSICAL else load_model(name)
+        model = _named_model(config, files)
     indices = np.asarray(select_qm_atoms(topology, config.qm_atoms or files.qm_atoms), dtype=np.int64)
     region = _region(config, files, topology, mm_system, indices, model)
     system = mm_system
@@ -106,6 +103,20 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
         system.addForce(barostat)
     positions = np.asarray(structure.positions.value_in_unit(unit.nanometer))
     return Assembled(topology, system, positions, region, tuple(each.describe(topology) for each in files.restraints))
+
+
+def _named_model(config: SimulationConfig, files: SystemFiles) -> Any:
+    """The model that the config or the system's folder names; None for a classical run."""
+    name = config.model or files.model
+    if name == CLASSICAL:
+        return None
+    if not name:
+        shipped = ", ".join(models()) or "none"
+        raise InputError(
+            f"model: expected a .pt file, a shipped model's name ({shipped}) or 'classical', got nothing, and no model ships "
+            f"for {files.name}; give --model. Train one with `ampmm train`, or look at the force field alone with 'classical'"
+        )
+    return load_model(name)
 
 
 def _classical_system(structure: Any, files: SystemFiles, preset: Preset | None) -> openmm.System:

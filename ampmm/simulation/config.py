@@ -15,7 +15,8 @@ FORMS: Final = ("box", "droplet")
 ENSEMBLES: Final = ("NVT", "NPT", "NVE")
 PRECISIONS: Final = ("float32", "float64")
 CLASSICAL: Final = "classical"
-STRUCTURE_SUFFIXES: Final = (".pdb", ".cif", ".pdbx", ".prmtop", ".parm7", ".top")
+TOPOLOGY_SUFFIXES: Final = (".prmtop", ".parm7", ".top")
+STRUCTURE_SUFFIXES: Final = (".pdb", ".cif", ".pdbx", *TOPOLOGY_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class SimulationConfig:
         for name, known in (("form", FORMS), ("ensemble", ENSEMBLES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.coordinates and Path(self.system).suffix.lower() not in TOPOLOGY_SUFFIXES:
+            raise InputError(
+                f"coordinates: expected them with an Amber or GROMACS topology, got {self.coordinates} with {self.system}, "
+                "which has its own; leave one of them out"
+            )
         if self.preset and self.form == "droplet":
             raise InputError(f"form: expected box for the preset {self.preset!r}, got droplet; it is a periodic set-up")
         if self.ensemble == "NPT" and self.form == "droplet":

@@ -1,10 +1,12 @@
 """Settings: unknown names, wrong types and contradictions are refused with a message that helps."""
 
 import dataclasses
+import shutil
 
 import pytest
 
 from ampmm.errors import InputError
+from ampmm.simulation.assemble import assemble
 from ampmm.simulation.config import SimulationConfig, config_from, read_settings, write_config
 from ampmm.simulation.system_files import find_system, known_systems, read_system
 
@@ -32,6 +34,8 @@ def test_unknown_name_is_refused_with_the_nearest_and_the_known():
         ({"time": -1.0}, "time: expected a positive number of ps"),
         ({"time": float("inf")}, "time: expected a positive number of ps"),
         ({"seed": 0}, "seed: expected 1 to"),
+        ({"coordinates": "a.inpcrd"}, "coordinates: expected them with an Amber or GROMACS topology, got a.inpcrd with uracil"),
+        ({"coordinates": "a.inpcrd", "system": "a.pdb", "preset": "tip3p"}, "got a.inpcrd with a.pdb"),
         ({"seed": 2**31}, "seed: expected 1 to"),
     ],
 )
@@ -81,3 +85,12 @@ def test_system_file_says_what_is_missing(small_system, tmp_path):
         read_system(str(tmp_path), "droplet")
     with pytest.raises(InputError, match="describes no 'slab'"):
         read_system(str(tmp_path), "slab")
+
+
+def test_a_system_that_no_model_ships_for_says_what_to_give(small_system, tmp_path):
+    shutil.copytree(small_system, tmp_path / "new")
+    file = tmp_path / "new" / "system.yaml"
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("model:")))
+    message = r"a \.pt file, a shipped model's name \(.*uracil.*\) or 'classical', got nothing.*for small; give --model"
+    with pytest.raises(InputError, match=message):
+        assemble(config_from({"system": str(tmp_path / "new")}))
