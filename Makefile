@@ -13,12 +13,13 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENMM_CPU_THREADS=1
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.ampmm-installed
 
-.PHONY: help install simulate test lint benchmark clean
+.PHONY: help install simulate test lint benchmark plugin clean
 
 help:
 	@sed -n '1,2p' Makefile | cut -c3-
 	@echo "make lint       ruff: style and imports"
 	@echo "make benchmark  milliseconds per MD step, and ampmm's own share of them"
+	@echo "make plugin     the native operators, which make models faster on the CPU (needs a C++ compiler)"
 	@echo "make install    only the virtual environment, in $(VENV)"
 	@echo "make clean      removes $(VENV) and caches; runs/ stays"
 
@@ -46,6 +47,9 @@ test: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
+
+plugin: $(INSTALLED)
+	$(BIN)/python plugin/build.py $(ARGS)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/step_time.py $(ARGS)

@@ -1,5 +1,6 @@
 """`.pt` files: a TorchScript archive with its card; saving, loading, and the models that ship with the package."""
 
+import copy
 import os
 import struct
 import zipfile
@@ -17,6 +18,8 @@ from ampmm.errors import InputError, ModelFileError
 from ampmm.export.executor import use_simple_executor
 from ampmm.export.loaded_model import LoadedModel
 from ampmm.export.metadata import Card
+from ampmm.export.native_modules import uses_native_operators
+from ampmm.nn.native import use_twins
 
 _CARD: Final = "ampmm_card.json"
 _CUTOFF_ATTRIBUTES: Final = {
@@ -37,8 +40,10 @@ def models() -> tuple[str, ...]:
 def save_model(path: str | Path, model: nn.Module, card: Card) -> None:
     """Script a model and write it with its card; an existing file is replaced only by a whole one.
 
+    Files never contain native operators, so that they load everywhere.
+
     Raises:
-        InputError: when the model is not in float32, in which it will be run.
+        InputError: when the model is not in float32, in which it will be run, or is scripted with native operators.
         ModelFileError: when the file cannot be written.
     """
     path = Path(path)
@@ -46,7 +51,12 @@ def save_model(path: str | Path, model: nn.Module, card: Card) -> None:
         raise InputError("model: expected float32 parameters, as `load_model` runs it; call model.float() first")
     if set(card.elements) - set(range(1, len(SYMBOLS))):
         raise InputError(f"card.elements: expected atomic numbers, got {card.elements}")
-    scripted = model if isinstance(model, torch.jit.ScriptModule) else torch.jit.script(model.eval())
+    if isinstance(model, torch.jit.ScriptModule):
+        if uses_native_operators(model):
+            raise InputError("model: scripted with native operators, which other machines lack; save the unscripted model")
+        scripted = model
+    else:
+        scripted = torch.jit.script(use_twins(copy.deepcopy(model.eval())))
     partial = path.with_suffix(path.suffix + ".partial")
     try:
         torch.jit.save(scripted, str(partial), _extra_files={_CARD: card.to_json().encode()})

@@ -11,9 +11,9 @@ from torch import nn
 from ampmm.models.amp_config import AMPConfig
 from ampmm.models.amp_layers import AMPLayer, Edges, MessageLayer, NodeState, PolarizedAMPLayer
 from ampmm.models.base import ElementSlots, Model
+from ampmm.nn.kernels import PairGeometry
 from ampmm.nn.mlp import NodeNetwork
-from ampmm.nn.multipoles import packed_size, packed_tensors
-from ampmm.nn.radial import RadialBasis
+from ampmm.nn.multipoles import packed_size
 from ampmm.nn.scatter import scatter_sum
 from ampmm.physics.charges import conserve_charge
 from ampmm.types import Energies, Frame, Pairs, PointCharges
@@ -37,7 +37,7 @@ class AMP(Model):
 
         self.slots = ElementSlots(config.elements)
         self.embedding = nn.Linear(len(config.elements), config.width)
-        self.radial = RadialBasis(config.n_radial, config.cutoff, config.envelope_exponent)
+        self.geometry = PairGeometry(config.n_radial, config.cutoff, config.envelope_exponent, max(self.order, 0))
         layer = MessageLayer if config.order is None else AMPLayer
         last = PolarizedAMPLayer if config.polarization else layer
         self.layers = nn.ModuleList([layer(config) for _ in range(config.n_layers - 1)] + [last(config)])
@@ -75,7 +75,5 @@ class AMP(Model):
         return Energies(nodes + coulomb, nodes, coulomb, charges)
 
     def _edges(self, pairs: Pairs) -> Edges:
-        distances = torch.linalg.vector_norm(pairs.vectors, dim=-1)
-        unit = pairs.vectors / distances.unsqueeze(-1)
-        radial, envelope = self.radial(distances)
-        return Edges(pairs.centers, pairs.neighbors, unit, radial, envelope, packed_tensors(unit, max(self.order, 0)))
+        unit, tensors, radial, envelope = self.geometry(pairs.vectors)
+        return Edges(pairs.centers, pairs.neighbors, unit, radial, envelope, tensors)

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.models.amp_config import AMPConfig
+from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures
 from ampmm.nn.mlp import Network, NodeNetwork, OneSidedPairLinear, PairLinear, PairNetwork
-from ampmm.nn.multipoles import Multipoles, packed_tensors
-from ampmm.nn.radial import RadialBasis
-from ampmm.nn.scatter import scatter_sum
+from ampmm.nn.multipoles import Multipoles
 from ampmm.types import PointCharges
 
 # QM–MM pairs handled at once: bounds the (n_pairs, width) temporaries at 16 MB, which also stay in a CPU's cache.
@@ -42,6 +41,7 @@ class MessageLayer(nn.Module):
         super().__init__()
         n_node = config.width + (0 if config.order is None else config.order + 1)  # h and norms
         self.message = PairNetwork(n_node, config.n_features, config.width)  # φ_e
+        self.sum_messages = PairSum(int(config.order or 0))
         self.update = NodeNetwork(n_node + config.width, config.width)  # φ_h
 
     def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
@@ -51,8 +51,20 @@ class MessageLayer(nn.Module):
 
     def pass_messages(self, hidden: Tensor, nodes: Tensor, anisotropic: Optional[Tensor], edges: Edges) -> Tensor:
         """The update of h (N, width) from node inputs (N, n_node) and the edges."""
-        messages = self.message(nodes, edges.radial, edges.centers, edges.neighbors, anisotropic)
-        summed = scatter_sum(messages * edges.envelope.unsqueeze(-1), edges.centers, hidden.shape[0])
+        summed = self.sum_messages(
+            edges.radial,
+            anisotropic,
+            self.message.first.center(nodes),
+            self.message.first.neighbor(nodes),
+            edges.centers,
+            edges.neighbors,
+            edges.envelope,
+            None,
+            self.message.first.pair.weight,
+            self.message.rest.second.weight,
+            self.message.rest.second.bias,
+            None,
+        )
         return hidden + self.update(torch.cat([nodes, summed], dim=1))
 
 
@@ -67,6 +79,8 @@ class AMPLayer(MessageLayer):
         self.multipoles = Multipoles(order)
         self.coefficients = PairNetwork(config.width + order + 1, config.n_features, config.width, order + 1)  # φ_M
         self.radial_weights = PairLinear(n_elements, n_elements, config.n_radial, config.n_radial_weights)  # φ_b
+        self.sum_multipoles = PairSum(order)
+        self.anisotropic_features = AnisotropicFeatures(order)
 
     def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
         """One layer; `one_hot` (N, n_elements) are the atoms' elements."""
@@ -79,9 +93,20 @@ class AMPLayer(MessageLayer):
     def expand(self, state: NodeState, edges: Edges) -> Tensor:
         """M_i^k = Σ_j c_ij^k R_ij^k (Eqs. 3 and 4), packed: (N, (K+1)²)."""
         nodes = self.with_norms(state.hidden, state.multipoles)
-        c = self.coefficients(nodes, edges.radial, edges.centers, edges.neighbors, state.anisotropic)
-        c = c * (self.scale * edges.envelope).unsqueeze(-1)
-        return scatter_sum(self.multipoles.weighted(c, edges.tensors), edges.centers, nodes.shape[0])
+        return self.sum_multipoles(
+            edges.radial,
+            state.anisotropic,
+            self.coefficients.first.center(nodes),
+            self.coefficients.first.neighbor(nodes),
+            edges.centers,
+            edges.neighbors,
+            self.scale * edges.envelope,
+            edges.tensors,
+            self.coefficients.first.pair.weight,
+            self.coefficients.rest.second.weight,
+            self.coefficients.rest.second.bias,
+            self.coefficients.rest.last.weight,
+        )
 
     def interact(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:
         """New edge features (Eq. 7) and the messages they carry."""
@@ -91,12 +116,16 @@ class AMPLayer(MessageLayer):
 
     def anisotropic(self, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> Tensor:
         """φ_b ∘ G_ij (Eq. 7): (E, n_radial_weights·n_scalars)."""
-        tensors = self.multipoles.cartesian(multipoles)
-        left = [tensor[edges.centers] for tensor in tensors]
-        right = [tensor[edges.neighbors] for tensor in tensors]
-        scalars = self.multipoles.interactions(left, right, edges.unit)  # (E, n_scalars)
-        weights = self.radial_weights(one_hot, edges.radial, edges.centers, edges.neighbors)
-        return (weights.unsqueeze(-1) * scalars.unsqueeze(1)).flatten(1)  # every weight times every scalar
+        return self.anisotropic_features(
+            multipoles,
+            edges.unit,
+            edges.radial,
+            self.radial_weights.center(one_hot),
+            self.radial_weights.neighbor(one_hot),
+            self.radial_weights.pair.weight,
+            edges.centers,
+            edges.neighbors,
+        )
 
 
 class Polarization(nn.Module):
@@ -110,11 +139,11 @@ class Polarization(nn.Module):
         super().__init__()
         order = int(config.order or 0)
         n_pair = config.n_radial_weights_mm * (order + 1) + config.n_radial
-        self.order = order
         self.scale = config.multipole_scale
         self.pairs_per_chunk = PAIRS_PER_CHUNK
-        self.radial = RadialBasis(config.n_radial, config.polarization_cutoff, config.envelope_exponent)
-        self.multipoles = Multipoles(order)
+        self.geometry = PairGeometry(config.n_radial, config.polarization_cutoff, config.envelope_exponent, order)
+        self.features = PolarizedFeatures(order)
+        self.sum_multipoles = PairSum(order, lowest_order=1)  # no contribution to the monopole
         self.radial_weights = OneSidedPairLinear(len(config.elements), config.n_radial, config.n_radial_weights_mm)
         self.first = OneSidedPairLinear(config.width + order + 1, n_pair, config.width, "relu")
         self.rest = Network(config.width, order)
@@ -140,16 +169,22 @@ class Polarization(nn.Module):
         vectors: Tensor,
         charges: Tensor,
     ) -> Tensor:
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        radial, envelope = self.radial(distances)
-        tensors = packed_tensors(vectors / distances.unsqueeze(-1), self.order)
-        scalars = self.multipoles.dot(multipoles[centers], tensors) * charges.unsqueeze(-1)  # (P, K+1)
-        weights = self.radial_weights(weights_per_atom, radial, centers)  # (P, n_radial_weights_mm)
-        products = (scalars.unsqueeze(-1) * weights.unsqueeze(1)).flatten(1)
-        first = self.first(per_atom, torch.cat([products, radial], dim=1), centers)
-        c = self.rest(first) * (self.scale * charges * envelope).unsqueeze(-1)  # (P, K)
-        c = torch.nn.functional.pad(c, [1, 0])  # no contribution to the monopole
-        return scatter_sum(self.multipoles.weighted(c, tensors), centers, multipoles.shape[0])
+        _, tensors, radial, envelope = self.geometry(vectors)
+        weights = self.radial_weights.pair.weight
+        return self.sum_multipoles(
+            self.features(multipoles, tensors, radial, charges, weights_per_atom, weights, centers),
+            None,
+            per_atom,
+            None,
+            centers,
+            centers,
+            self.scale * charges * envelope,
+            tensors,
+            self.first.pair.weight,
+            self.rest.second.weight,
+            self.rest.second.bias,
+            self.rest.last.weight,
+        )
 
 
 class PolarizedAMPLayer(AMPLayer):

@@ -53,6 +53,18 @@ def basis_tensors(order: int) -> Tensor:
     return torch.stack([_symmetric(polynomial).flatten() for polynomial in polynomials])
 
 
+def contraction_table(order: int) -> Tensor:
+    """How packed tensors of orders 1..`order` contract once with a vector r, each to one of an order less: (n,) float64.
+
+    For every order l the numbers t[e, c, b] of (T·r)_c = Σ T_e t[e, c, b] r_b, (2l+1, 2l-1, 3), flattened one after another.
+    """
+    tables = [torch.zeros(0, dtype=torch.float64)]
+    for l in range(1, order + 1):
+        tensors = basis_tensors(l).reshape(2 * l + 1, 3 ** (l - 1), 3)
+        tables.append(torch.einsum("eib,ci->ecb", tensors, basis_tensors(l - 1)).flatten())
+    return torch.cat(tables)
+
+
 def packed_size(order: int) -> int:
     """Components of all orders 0..`order`."""
     return (order + 1) ** 2

@@ -21,6 +21,7 @@ from ampmm.elements import symbols
 from ampmm.errors import InputError
 from ampmm.memory import keep_freed_memory
 from ampmm.models import Model, build_model
+from ampmm.nn.native import use_native
 from ampmm.physics.coulomb import BareCoulomb
 from ampmm.physics.evaluators import force_evaluator
 from ampmm.training.checkpoint import load_checkpoint, save_checkpoint
@@ -95,7 +96,7 @@ class Trainer:
         keep_freed_memory()
         torch.manual_seed(config.seed)
         elements = self.system["elements"]
-        self.model = build_model(config.architecture, {"elements": elements, **config.hyperparameters})
+        self.model = use_native(build_model(config.architecture, {"elements": elements, **config.hyperparameters}))
         counts = np.array([[np.count_nonzero(frames.numbers == number) for number in elements]] * len(self.split.train))
         offsets = element_energies(counts, everything.energy[self.split.train])
         self.model.set_element_energies(dict(zip(elements, offsets.tolist(), strict=True)))

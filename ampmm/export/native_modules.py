@@ -1,0 +1,96 @@
+"""Scripted models with native operators.
+
+A `.pt` file holds the model written with PyTorch's operators, so that it loads everywhere; a scripted graph with an
+operator that is not there would not load. Where the library of native operators is, a loaded model is made anew from its
+card and its weights, with them.
+"""
+
+import io
+
+import torch
+from torch import nn
+
+from ampmm.errors import InputError, ModelFileError
+from ampmm.export.metadata import Card
+from ampmm.models import build_model
+from ampmm.nn import native
+from ampmm.physics.coulomb import BareCoulomb
+from ampmm.physics.evaluators import force_evaluator
+from ampmm.physics.forces import EnergiesAndForces
+from ampmm.types import Frame, Pairs
+
+# Of energies and forces, relative to the largest of each: single precision differs by about 1e-6.
+_TOLERANCE = 1.0e-3
+
+
+def uses_native_operators(module: nn.Module) -> bool:
+    """Whether a module, scripted or not, calls a native operator."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return native.is_native(module)
+    return "ampmm::" in str(module.inlined_graph)
+
+
+def load_scripted(archive: bytes) -> torch.jit.ScriptModule:
+    """A scripted module from the bytes of its archive, which may hold native operators.
+
+    Raises:
+        ModelFileError: it holds native operators and they are not available here.
+    """
+    reason = native.load()
+    try:
+        return torch.jit.load(io.BytesIO(archive))
+    except RuntimeError as error:
+        if reason and "ampmm::" in str(error):
+            raise ModelFileError(
+                f"the model was written with native operators; here they are {reason}, or write it with AMPMM_NATIVE=0"
+            ) from None
+        raise
+
+
+def with_native_operators(module: torch.jit.ScriptModule, card: Card) -> torch.jit.ScriptModule:
+    """The same model with native operators; `module` itself if they are not there or this code is not what made it.
+
+    An archive keeps the code of the version that wrote it. If the architecture has changed since, the energies and forces
+    of a small frame differ and the archive is used as it is.
+    """
+    if not native.available():
+        return module
+    try:
+        model = build_model(card.architecture, {**card.hyperparameters, "elements": card.elements})
+        own = module.state_dict()
+        with torch.no_grad():
+            model.load_state_dict({name: own[name] for name in model.state_dict()})
+    except (InputError, RuntimeError, KeyError):
+        return module
+    native.use_native(model.to(next(module.buffers()).device).eval().requires_grad_(False))
+    if not native.is_native(model):
+        return module
+    scripted = torch.jit.script(model)
+    return scripted if _agree(module, scripted, card) else module
+
+
+def _agree(module: torch.jit.ScriptModule, other: torch.jit.ScriptModule, card: Card) -> bool:
+    """Whether two models give the same on a chain of all elements beside two charges."""
+    one, two = _evaluate(module, card), _evaluate(other, card)
+    pairs = [(one.energies.nodes, two.energies.nodes), (one.forces_qm, two.forces_qm), (one.forces_mm, two.forces_mm)]
+    return all(bool((a - b).abs().max() <= _TOLERANCE * a.abs().max().clamp(min=1.0)) for a, b in pairs)
+
+
+@torch.enable_grad()
+def _evaluate(module: torch.jit.ScriptModule, card: Card) -> EnergiesAndForces:
+    like = next(buffer for buffer in module.parameters())
+    n = len(card.elements) + 1
+    numbers = torch.tensor([*card.elements, card.elements[0]], device=like.device)
+    index = torch.arange(n, device=like.device)
+    steps = torch.tensor([1.1, 0.4, 0.6]).to(like)
+    here = index.to(like).unsqueeze(-1) * steps
+    near = (index[:, None] - index[None, :]).abs() == 1
+    centers, neighbors = near.nonzero(as_tuple=True)
+    charges = torch.tensor([0.4, -0.8]).to(like)
+    mm = torch.tensor([[0.5, 3.0, -1.0], [-1.5, -2.0, 1.0]]).to(like)
+    i, m = index.repeat_interleave(2), torch.arange(2, device=like.device).repeat(n)
+    outer = Pairs(i, m, mm[m] - here[i])
+    frame = Frame(
+        numbers, torch.zeros_like(numbers), torch.zeros(1).to(like), Pairs(centers, neighbors, here[neighbors] - here[centers])
+    )
+    return force_evaluator(module, BareCoulomb())(frame, charges, outer, outer)

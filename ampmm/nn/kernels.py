@@ -1,0 +1,143 @@
+"""The parts of AMP that do work for every pair, each a module without parameters.
+
+They are the specification and the fallback of the native operators, which `ampmm.nn.native` puts in their place.
+"""
+
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ampmm.nn.activation import silu
+from ampmm.nn.multipoles import Multipoles, packed_size, packed_tensors
+from ampmm.nn.radial import RadialBasis
+from ampmm.nn.scatter import scatter_sum
+
+
+class PairGeometry(nn.Module):
+    """What depends on a pair's vector alone."""
+
+    def __init__(self, n_radial: int, cutoff: float, envelope_exponent: int, order: int) -> None:
+        super().__init__()
+        self.radial = RadialBasis(n_radial, cutoff, envelope_exponent)
+        self.order = order
+
+    def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(n, 3) Å to r̂ (n, 3), packed R^0..R^K (n, (K+1)²), radial functions (n, n_radial) and envelope (n,)."""
+        distances = torch.linalg.vector_norm(vectors, dim=-1)
+        unit = vectors / distances.unsqueeze(-1)
+        radial, envelope = self.radial(distances)
+        return unit, packed_tensors(unit, self.order), radial, envelope
+
+
+class AnisotropicFeatures(nn.Module):
+    """φ_b ∘ G_ij (Eqs. 6 and 7) of QM–QM pairs."""
+
+    def __init__(self, order: int) -> None:
+        super().__init__()
+        self.multipoles = Multipoles(order)
+
+    def forward(
+        self,
+        multipoles: Tensor,
+        unit: Tensor,
+        radial: Tensor,
+        by_center: Tensor,
+        by_neighbor: Tensor,
+        matrix: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+    ) -> Tensor:
+        """Packed multipoles (N, (K+1)²), geometry of n pairs and φ_b in parts, to (n, n_weights·n_scalars).
+
+        The radial weights are by_center[i] + by_neighbor[j] + radial @ matrix.T: (N, n_weights) twice, (n_weights, n_radial).
+        """
+        tensors = self.multipoles.cartesian(multipoles)
+        left = [tensor[centers] for tensor in tensors]
+        right = [tensor[neighbors] for tensor in tensors]
+        scalars = self.multipoles.interactions(left, right, unit)  # (n, n_scalars)
+        weights = torch.addmm(by_center[centers] + by_neighbor[neighbors], radial, matrix.t())
+        return (weights.unsqueeze(-1) * scalars.unsqueeze(1)).flatten(1)  # every weight times every scalar
+
+
+class PolarizedFeatures(nn.Module):
+    """a_im of QM–MM pairs (Eq. 10): M_i^l·R_im^l q_m, each times radial weights, and the radial functions."""
+
+    def __init__(self, order: int) -> None:
+        super().__init__()
+        self.multipoles = Multipoles(order)
+
+    def forward(
+        self,
+        multipoles: Tensor,
+        tensors: Tensor,
+        radial: Tensor,
+        charges: Tensor,
+        by_center: Tensor,
+        matrix: Tensor,
+        centers: Tensor,
+    ) -> Tensor:
+        """Packed multipoles (N, (K+1)²), tensors, radial functions and charge of n pairs, to (n, (K+1)·n_weights + n_radial).
+
+        The radial weights are by_center[i] + radial @ matrix.T: (N, n_weights) and (n_weights, n_radial).
+        """
+        scalars = self.multipoles.dot(multipoles[centers], tensors) * charges.unsqueeze(-1)  # (n, K+1)
+        weights = torch.addmm(by_center[centers], radial, matrix.t())  # (n, n_weights)
+        return torch.cat([(scalars.unsqueeze(-1) * weights.unsqueeze(1)).flatten(1), radial], dim=1)
+
+
+class PairSum(nn.Module):
+    """A pair network, its result times a factor and summed onto the centers.
+
+    Linear, SiLU, Linear, SiLU. With a last Linear, its outputs are coefficients of the tensors R^k from k = `lowest_order`
+    on and the sum is one of multipoles (Eqs. 3, 8, 10), else it is one of messages (Eq. 1).
+    """
+
+    def __init__(self, order: int, lowest_order: int = 0) -> None:
+        super().__init__()
+        self.lowest_order = lowest_order
+        self.n_leading_zeros = packed_size(lowest_order - 1)
+        orders = [k - lowest_order for k in range(lowest_order, order + 1) for _ in range(2 * k + 1)]
+        self.register_buffer("coefficient_of_component", torch.tensor(orders, dtype=torch.long), persistent=False)
+
+    def forward(
+        self,
+        features: Tensor,
+        leading: Optional[Tensor],
+        center_part: Tensor,
+        neighbor_part: Optional[Tensor],
+        centers: Tensor,
+        neighbors: Tensor,
+        scale: Tensor,
+        tensors: Optional[Tensor],
+        w1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        w3: Optional[Tensor],
+    ) -> Tensor:
+        """To (N, width) messages, or (N, (K+1)²) packed multipoles.
+
+        Args:
+            features: (n, ·) of the pairs. `leading` are further ones that come first, given apart so that nobody has to
+                join them: the derivatives would be as many copies. Without them their columns of w1 count as zero.
+            center_part, neighbor_part: (N, width) the first Linear of the atoms.
+            centers, neighbors: (n,) indices.
+            scale: (n,) factor.
+            tensors: (n, (K+1)²) packed R^k; None for messages.
+            w1, w2, b2: (width, ·), (width, width), (width,).
+            w3: (K+1-lowest_order, width); None for messages.
+        """
+        n_leading = w1.shape[1] - features.shape[1]
+        first = center_part[centers]
+        if neighbor_part is not None:
+            first = first + neighbor_part[neighbors]
+        first = torch.addmm(first, features, w1[:, n_leading:].t())
+        if leading is not None:
+            first = torch.addmm(first, leading, w1[:, :n_leading].t())
+        out = silu(torch.nn.functional.linear(silu(first), w2, b2))
+        if w3 is None or tensors is None:
+            return scatter_sum(out * scale.unsqueeze(-1), centers, center_part.shape[0])
+        coefficients = torch.nn.functional.linear(out, w3) * scale.unsqueeze(-1)
+        terms = coefficients[:, self.coefficient_of_component] * tensors[:, self.n_leading_zeros :]
+        total = scatter_sum(terms, centers, center_part.shape[0])
+        return torch.nn.functional.pad(total, [self.n_leading_zeros, 0])

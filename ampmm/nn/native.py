@@ -1,0 +1,213 @@
+"""The native operators: where their library lies, whether it is in use, and how modules get it.
+
+`python plugin/build.py` (or `make plugin`) builds the library for this machine and this torch. A module whose kernels
+are exchanged keeps its parameters and their names; on other devices than the CPU it goes on with the twins of
+`ampmm.nn.kernels`.
+"""
+
+import hashlib
+import os
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Final, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures
+from ampmm.nn.multipoles import contraction_table
+
+# Goes up whenever an operator's arguments or their meaning change.
+ABI: Final = 1
+SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
+_BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: $AMPMM_NATIVE_DIR, or ampmm's folder in the user's cache."""
+    own = os.environ.get("AMPMM_NATIVE_DIR")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ampmm"
+
+
+def library_name(sources: Optional[Path] = SOURCES) -> str:
+    """The library's file name for this torch, this processor's instructions and these sources ("*" without any)."""
+    machine = hashlib.sha256(f"{torch.__version__} {platform.machine()} {instructions()}".encode()).hexdigest()[:10]
+    digest = "*"
+    if sources is not None and sources.is_dir():
+        texts = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in (".h", ".cpp")]
+        digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:10]
+    return f"ampmm_native-{ABI}-{machine}-{digest}.so"
+
+
+def instructions() -> str:
+    """What the processor can do, where the system says so: a library built elsewhere may use more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@cache
+def load() -> str:
+    """Load the library once for the process; returns why it is not in use, or "" if it is."""
+    if os.environ.get("AMPMM_NATIVE", "1") == "0":
+        return "switched off by AMPMM_NATIVE=0"
+    found = sorted(cache_folder().glob(library_name()), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return f"not built for this torch and processor; {_BUILD}"
+    try:
+        torch.ops.load_library(str(found[-1]))
+    except OSError as error:
+        return f"{found[-1]} does not load ({error}); {_BUILD}"
+    return ""
+
+
+def available() -> bool:
+    """Whether the native operators can be used."""
+    return load() == ""
+
+
+def status() -> str:
+    """One line for people."""
+    return f"native operators: {load() or 'in use on the CPU'}"
+
+
+def use_native(module: nn.Module) -> nn.Module:
+    """Put the native operators in the place of their twins, in place, if the library is there; returns the module."""
+    return _exchange(module, _NATIVE) if available() else module
+
+
+def use_twins(module: nn.Module) -> nn.Module:
+    """The opposite of `use_native`."""
+    for name, child in module.named_children():
+        if isinstance(child, tuple(_NATIVE.values())):
+            setattr(module, name, child.twin)
+        else:
+            use_twins(child)
+    return module
+
+
+def is_native(module: nn.Module) -> bool:
+    """Whether any part of a module, which is not scripted, uses a native operator."""
+    return any(isinstance(each, tuple(_NATIVE.values())) for each in module.modules())
+
+
+def _exchange(module: nn.Module, table: dict) -> nn.Module:
+    for name, child in module.named_children():
+        if type(child) in table:
+            setattr(module, name, table[type(child)](child))
+        elif type(child) not in table.values():
+            _exchange(child, table)
+    return module
+
+
+class NativePairGeometry(nn.Module):
+    """Native `PairGeometry`."""
+
+    def __init__(self, twin: PairGeometry) -> None:
+        super().__init__()
+        self.twin = twin
+        self.cutoff = twin.radial.cutoff
+        self.envelope_exponent = twin.radial.envelope_exponent
+        self.n_radial = twin.radial.frequencies.shape[0]
+        self.order = twin.order
+
+    def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As the twin."""
+        if vectors.device.type != "cpu":
+            return self.twin(vectors)
+        return torch.ops.ampmm.pair_geometry(vectors, self.cutoff, self.envelope_exponent, self.n_radial, self.order)
+
+
+class NativeAnisotropicFeatures(nn.Module):
+    """Native `AnisotropicFeatures`."""
+
+    def __init__(self, twin: AnisotropicFeatures) -> None:
+        super().__init__()
+        self.twin = twin
+        like = twin.multipoles.sum_within_order
+        self.register_buffer("table", contraction_table(twin.multipoles.order).to(like), persistent=False)
+
+    def forward(
+        self,
+        multipoles: Tensor,
+        unit: Tensor,
+        radial: Tensor,
+        by_center: Tensor,
+        by_neighbor: Tensor,
+        matrix: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+    ) -> Tensor:
+        """As the twin."""
+        if unit.device.type != "cpu":
+            return self.twin(multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors)
+        return torch.ops.ampmm.anisotropic_features(
+            multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors, self.table
+        )
+
+
+class NativePolarizedFeatures(nn.Module):
+    """Native `PolarizedFeatures`."""
+
+    def __init__(self, twin: PolarizedFeatures) -> None:
+        super().__init__()
+        self.twin = twin
+
+    def forward(
+        self,
+        multipoles: Tensor,
+        tensors: Tensor,
+        radial: Tensor,
+        charges: Tensor,
+        by_center: Tensor,
+        matrix: Tensor,
+        centers: Tensor,
+    ) -> Tensor:
+        """As the twin."""
+        if tensors.device.type != "cpu":
+            return self.twin(multipoles, tensors, radial, charges, by_center, matrix, centers)
+        return torch.ops.ampmm.polarized_features(multipoles, tensors, radial, charges, by_center, matrix, centers)
+
+
+class NativePairSum(nn.Module):
+    """Native `PairSum`."""
+
+    def __init__(self, twin: PairSum) -> None:
+        super().__init__()
+        self.twin = twin
+        self.lowest_order = twin.lowest_order
+
+    def forward(
+        self,
+        features: Tensor,
+        leading: Optional[Tensor],
+        center_part: Tensor,
+        neighbor_part: Optional[Tensor],
+        centers: Tensor,
+        neighbors: Tensor,
+        scale: Tensor,
+        tensors: Optional[Tensor],
+        w1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        w3: Optional[Tensor],
+    ) -> Tensor:
+        """As the twin."""
+        if features.device.type != "cpu":
+            return self.twin(
+                features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3
+            )
+        return torch.ops.ampmm.pair_sum(
+            features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, self.lowest_order
+        )
+
+
+_NATIVE: Final = {
+    PairGeometry: NativePairGeometry,
+    AnisotropicFeatures: NativeAnisotropicFeatures,
+    PolarizedFeatures: NativePolarizedFeatures,
+    PairSum: NativePairSum,
+}

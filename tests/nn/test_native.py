@@ -1,0 +1,100 @@
+"""Native operators against their twins: values, first and second derivatives. Built here where there is a compiler."""
+
+import copy
+
+import pytest
+import torch
+from support.amp_models import VARIANTS, evaluate, random_region, small_model
+from support.native_library import library_missing
+
+from ampmm.nn import native
+
+pytestmark = pytest.mark.skipif(bool(library_missing()), reason=library_missing())
+
+REGIONS = {
+    "random": random_region(),
+    "many charges": random_region(5, 90, seed=3),
+    "one pair": random_region(2, 1),
+    "one atom, no charges": random_region(1, 0),
+    "no charges": random_region(4, 0),
+    "no edges": random_region(1, 3),
+}
+
+
+@pytest.fixture(autouse=True)
+def double_constants():
+    """The models' constant buffers exact in float64, not rounded to float32 first."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def derivatives(model, region):
+    """Energy, forces, and the gradients of a force-matching loss by all parameters: first and second derivatives."""
+    result = evaluate(model, region, create_graph=True)
+    loss = 1e-2 * result.energies.total.square().sum() + result.forces_qm.square().sum() + result.forces_mm.square().sum()
+    gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+    return [result.energies.total, result.forces_qm, result.forces_mm, *gradients]
+
+
+def assert_equal(got, wanted, tolerance):
+    for one, other in zip(got, wanted, strict=True):
+        if other.numel():
+            assert float((one - other).detach().abs().max()) <= tolerance * max(1e-6, float(other.abs().max()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
+def test_models_agree_with_their_twins_through_the_second_derivative(variant, region):
+    model = small_model(variant)
+    fast = native.use_native(copy.deepcopy(model))
+    assert native.is_native(fast) and list(fast.state_dict()) == list(model.state_dict())
+    assert_equal(derivatives(fast, region), derivatives(model, region), 1e-10)
+
+
+def test_single_precision_is_as_close_as_the_twin_is():
+    model = small_model("AMP(3)-DP", dtype=torch.float32)
+    region = random_region(6, 90)
+    single = region._replace(qm=region.qm.float(), mm=region.mm.float(), charges=region.charges.float())
+    fast = native.use_native(copy.deepcopy(model))
+    got, wanted = evaluate(fast, single), evaluate(model, single)
+    assert_equal([got.energies.nodes, *got[1:]], [wanted.energies.nodes, *wanted[1:]], 1e-5)
+
+
+def test_derivatives_by_the_geometry_are_complete():
+    """`loss.backward()` without a list of inputs asks for the second derivatives by the pair vectors as well."""
+    for order in range(4):
+        vectors = torch.randn(9, 3).mul_(1.5).requires_grad_()
+        twin = native.PairGeometry(6, 4.0, 6, order)
+        results = []
+        for module in (twin, native.NativePairGeometry(twin)):
+            weighted = sum((k + out).square().sum() for k, out in enumerate(module(vectors)))
+            (first,) = torch.autograd.grad(weighted, vectors, create_graph=True)
+            (second,) = torch.autograd.grad(first.square().sum(), vectors)
+            results.append([first, second])
+        assert_equal(results[1], results[0], 1e-10)
+
+
+def test_scripted_is_eager_at_every_call():
+    model = native.use_native(small_model("AMP(3)-DP"))
+    scripted = torch.jit.script(model)
+    regions = [random_region(5, 6, 1.0, seed) for seed in (1, 2, 3)]
+    for call in range(20):
+        got, wanted = evaluate(scripted, regions[call % 3]), evaluate(model, regions[call % 3])
+        assert_equal([got.energies.total, *got[1:]], [wanted.energies.total, *wanted[1:]], 1e-10)
+
+
+def test_back_to_the_twins():
+    model = native.use_native(small_model("AMP(3)-DP"))
+    assert "ampmm::pair_sum" in str(torch.jit.script(model).inlined_graph)
+    assert not native.is_native(native.use_twins(model))
+    assert "ampmm::" not in str(torch.jit.script(model).inlined_graph)
+
+
+def test_what_is_not_implemented_is_refused():
+    model = native.use_native(small_model("AMP(1)"))
+    weight = model.layers[0].message.rest.second.weight
+    result = evaluate(model, REGIONS["random"], create_graph=True)
+    (first,) = torch.autograd.grad(result.energies.total.sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="weight gradients are not implemented natively"):
+        torch.autograd.grad(first.square().sum(), weight)
