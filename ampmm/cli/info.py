@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from torch.jit import ScriptModule
+
     from ampmm.export import Card
 
 _LONG = 100  # characters; a longer list is given by its length
@@ -31,7 +33,21 @@ def command(model: str | None, as_json: bool) -> None:
         models.command.callback(as_json)
         return
     loaded = load_model(model)
-    click.echo(loaded.card.to_json() if as_json else card_text(loaded.card, str(loaded.path)))
+    if as_json:
+        click.echo(loaded.card.to_json())
+        return
+    click.echo(card_text(loaded.card, str(loaded.path)))
+    click.echo(f"\n{_operators(loaded.module)}")
+
+
+def _operators(module: "ScriptModule") -> str:
+    """Whether this installation runs the model with native operators, and if not, why."""
+    from ampmm.export import uses_native_operators
+    from ampmm.nn import native
+
+    if native.available() and not uses_native_operators(module):
+        return "native operators: not for this model (another architecture, or a file of another version of ampmm)"
+    return native.status()
 
 
 def card_text(card: "Card", file: str) -> str:

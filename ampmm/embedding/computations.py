@@ -9,7 +9,7 @@ import torch
 from openmm import unit
 
 from ampmm.errors import InputError
-from ampmm.export import Evaluator, use_simple_executor
+from ampmm.export import Evaluator, load_scripted, use_simple_executor
 from ampmm.units import ANGSTROM_PER_NM
 
 
@@ -41,7 +41,7 @@ class PotentialComputation:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         use_simple_executor()
-        self.module = torch.jit.load(io.BytesIO(state["archive"]))
+        self.module = load_scripted(state["archive"])
         self.periodic = state["periodic"]
 
 

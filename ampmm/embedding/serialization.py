@@ -6,15 +6,13 @@ of the System by OpenMM. Forces of other kinds, PythonForce included, need none 
 """
 
 import copy
-import io
 import xml.etree.ElementTree as ElementTree
 
 import openmm
-import torch
 
 from ampmm.embedding.backends import BACKENDS, import_openmmtorch
 from ampmm.errors import BackendError, InputError
-from ampmm.export import use_simple_executor
+from ampmm.export import load_scripted, use_simple_executor
 
 _TORCH_FORCE = "TorchForce"
 
@@ -42,6 +40,7 @@ def deserialize_system(xml: str) -> openmm.System:
     Raises:
         InputError: the text is no System.
         BackendError: it holds a TorchForce and openmmtorch does not load here.
+        ModelFileError: it was written with native operators, which are not available here.
     """
     try:
         root = ElementTree.fromstring(xml)
@@ -98,8 +97,8 @@ def _read_torch_force(element: ElementTree.Element) -> openmm.Force:
         raise BackendError(f"xml: holds a TorchForce; {reason}")
     openmmtorch = import_openmmtorch()
     use_simple_executor()
-    archive = io.BytesIO(bytes.fromhex(element.get("encodedFileContents", "")))
-    force = openmmtorch.TorchForce(torch.jit.load(archive))
+    archive = bytes.fromhex(element.get("encodedFileContents", ""))
+    force = openmmtorch.TorchForce(load_scripted(archive))
     force.setForceGroup(int(element.get("forceGroup", "0")))
     force.setName(element.get("name", _TORCH_FORCE))
     force.setUsesPeriodicBoundaryConditions(element.get("usesPeriodic") == "1")

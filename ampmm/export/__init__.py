@@ -4,7 +4,19 @@ from ampmm.export.evaluator import Evaluator
 from ampmm.export.executor import use_simple_executor
 from ampmm.export.loaded_model import LoadedModel
 from ampmm.export.metadata import Card
+from ampmm.export.native_modules import load_scripted, uses_native_operators
 from ampmm.export.runtime import Potential
 from ampmm.export.torchscript import load_model, models, save_model
 
-__all__ = ["Card", "Evaluator", "LoadedModel", "Potential", "load_model", "models", "save_model", "use_simple_executor"]
+__all__ = [
+    "Card",
+    "Evaluator",
+    "LoadedModel",
+    "Potential",
+    "load_model",
+    "load_scripted",
+    "models",
+    "save_model",
+    "use_simple_executor",
+    "uses_native_operators",
+]

@@ -59,7 +59,7 @@ def with_native_operators(module: torch.jit.ScriptModule, card: Card) -> torch.j
         model = build_model(card.architecture, {**card.hyperparameters, "elements": card.elements})
         own = module.state_dict()
         with torch.no_grad():
-            model.load_state_dict({name: own[name] for name in model.state_dict()})
+            model.load_state_dict({name: own[name].clone() for name in model.state_dict()}, assign=True)
     except (InputError, RuntimeError, KeyError):
         return module
     native.use_native(model.to(next(module.buffers()).device).eval().requires_grad_(False))

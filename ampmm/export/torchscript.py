@@ -18,7 +18,7 @@ from ampmm.errors import InputError, ModelFileError
 from ampmm.export.executor import use_simple_executor
 from ampmm.export.loaded_model import LoadedModel
 from ampmm.export.metadata import Card
-from ampmm.export.native_modules import uses_native_operators
+from ampmm.export.native_modules import uses_native_operators, with_native_operators
 from ampmm.nn.native import use_twins
 
 _CARD: Final = "ampmm_card.json"
@@ -71,7 +71,8 @@ def save_model(path: str | Path, model: nn.Module, card: Card) -> None:
 def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     """Load a shipped model by name, or any `.pt` file by path.
 
-    The archive is read by TorchScript; no Python pickle is executed. Raises `ModelFileError` with what is wrong.
+    The archive is read by TorchScript; no Python pickle is executed. Where the native operators are built, the model uses
+    them (see `ampmm.export.native_modules`). Raises `ModelFileError` with what is wrong.
     """
     use_simple_executor()
     path = _resolve(name_or_path)
@@ -95,7 +96,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
         told = card.cutoffs.get(name) or None
         if own != told:
             raise ModelFileError(f"{path}: its card gives a {name} cutoff of {told} Å, its model has {own}")
-    return LoadedModel(module.eval(), card, path)
+    return LoadedModel(with_native_operators(module.eval(), card), card, path)
 
 
 def ampmm_version() -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ampmm.errors import InputError
 from ampmm.export import Potential, use_simple_executor
+from ampmm.nn.native import use_native
 from ampmm.physics.coulomb import ReactionField
 
 use_simple_executor()  # as wherever the package runs TorchScript
@@ -199,7 +200,7 @@ def test_a_loaded_model_evaluates_to_the_same(loaded, box):
     """`LoadedModel.evaluate` and the potential are two ways to the same numbers."""
     positions = positions_in(box)
     module = Potential(
-        small_model("AMP(3)-DP", dtype=torch.float32).double(), SMALL.numbers, QM, MM, CHARGES, 0.0, cutoff=3.0,
+        use_native(small_model("AMP(3)-DP", dtype=torch.float32)).double(), SMALL.numbers, QM, MM, CHARGES, 0.0, cutoff=3.0,
         polarization_cutoff=4.5, periodic=True, electrostatics="reaction-field", coulomb_cutoff=COULOMB_CUTOFF,
         dtype=torch.float64,
     )  # fmt: skip
