@@ -55,8 +55,8 @@ def evaluation(name: str, n_qm: int, n_mm: int, cutoff: float) -> None:
     products = gemm(len(frame[2].centers))
     times = measured(*(lambda s=s: s(*frame) for s in scripted), *blocks, products)
     print(f"{name}, one evaluation, {cutoff:g} Å, {len(frame[2].centers)} pairs: {times[0]:.1f} -> {times[1]:.1f} ms; "
-          f"polarization {times[2]:.1f} -> {times[3]:.1f} ms, its products {times[4]:.1f} ms, ratio {times[2] / times[4]:.2f} -> "
-          f"{times[3] / times[4]:.2f}")  # fmt: skip
+          f"polarization {times[2]:.1f} -> {times[3]:.1f} ms, its products {times[4]:.1f} ms, "
+          f"ratio {times[2] / times[4]:.2f} -> {times[3] / times[4]:.2f}")  # fmt: skip
 
 
 def region(n_qm: int, n_mm: int, seed: int) -> tuple[torch.Tensor, ...]:
