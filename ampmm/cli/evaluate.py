@@ -118,4 +118,9 @@ def _learned(card: "Card", frames: "FrameSet", base_data: tuple[str, ...]) -> "F
     for path, each in zip(base_data, base, strict=True):
         if each.header.level_of_theory != level:
             raise InputError(f"--base-data: expected labels of {level}, got {each.header.level_of_theory!r} in {path}")
+        own, other = card.base["level_settings"], each.header.level_settings
+        names = [name for name in sorted({*own, *other} - {"version"}) if own.get(name) != other.get(name)]
+        if names:
+            differing = "; ".join(f"{name} {other.get(name)!r}, not {own.get(name)!r}" for name in names)
+            raise InputError(f"--base-data: {path} has other settings of {level} than the model's base: {differing}")
     return minus_base(frames, base)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -115,7 +115,7 @@ def export_run(folder: Path, output: Path, independent: tuple[Path, ...], moved:
         "validation": (frames, trained.split.validation),
         "test": (frames, trained.split.test),
     }
-    unseen = _independent(independent, card, parts)
+    unseen = _independent(independent, card, parts, [frames, *run.extra])
     parts |= {file.stem: (each, np.arange(each.n_frames)) for file, each in unseen.items()}
     if trained.steps < config.steps:
         click.echo(f"note: the run stands at step {trained.steps} of {config.steps}", err=True)
@@ -166,9 +166,12 @@ def _card(run: "RestoredRun", line: str) -> "Card":
     )
 
 
-def _independent(files: tuple[Path, ...], card: "Card", parts: Iterable[str]) -> dict[Path, "FrameSet"]:
+def _independent(
+    files: tuple[Path, ...], card: "Card", parts: Iterable[str], seen: Sequence["FrameSet"]
+) -> dict[Path, "FrameSet"]:
     """The frames of files that the model has not seen, if it can be measured on them."""
     from ampmm.data import read_frames
+    from ampmm.data.combine import first_shared
     from ampmm.evaluation import check_comparable
 
     unseen: dict[Path, FrameSet] = {}
@@ -177,5 +180,11 @@ def _independent(files: tuple[Path, ...], card: "Card", parts: Iterable[str]) ->
             raise InputError(f"--independent: two parts would be named {file.stem!r} in the card; rename {file}")
         frames = read_frames(file)
         check_comparable(card, frames, str(file))
+        place = first_shared(frames, seen)
+        if place is not None:
+            raise InputError(
+                f"--independent: expected frames that are in no file of the training, got frame {place} of {file}, which is; "
+                "sample and label another trajectory"
+            )
         unseen[file] = frames
     return unseen

@@ -42,17 +42,20 @@ def _joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
     return None if arrays[0] is None else np.concatenate(arrays)
 
 
+def first_shared(frames: FrameSet, others: Sequence[FrameSet]) -> int | None:
+    """The first frame whose QM positions are also those of a frame of another set; None where there is none."""
+    seen = {positions.tobytes() for each in others for positions in each.positions_qm}
+    return next((index for index, positions in enumerate(frames.positions_qm) if positions.tobytes() in seen), None)
+
+
 def _check_distinct(sets: Sequence[FrameSet], name: str) -> None:
-    seen: set[bytes] = set()
     for position, each in enumerate(sets):
-        own = [np.ascontiguousarray(positions).tobytes() for positions in each.positions_qm]
-        place = next((index for index, frame in enumerate(own) if frame in seen), None)
+        place = first_shared(each, sets[:position])
         if place is not None:
             raise InputError(
                 f"{name}: frame {each.source_index[place]} of trajectory {each.trajectory[place]} is there twice, in file "
                 f"{position} and in one before it; give each file once, and files that share no frames"
             )
-        seen.update(own)
 
 
 def _check_alike(first: FrameSet, other: FrameSet, which: str) -> None:

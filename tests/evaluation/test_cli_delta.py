@@ -67,12 +67,17 @@ def test_evaluate_repeats_the_errors_of_the_card(delta, tmp_path):
             assert stored[part][quantity] == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_evaluate_needs_the_bases_labels(delta, toy_folder):
+def test_evaluate_needs_the_bases_labels(delta, toy_folder, tmp_path):
     path = delta / "run" / "model.pt"
     with pytest.raises(InputError, match="is a correction to cheap, got no labels of that level"):
         ampmm(evaluate, path, delta / "frames.h5")
     with pytest.raises(InputError, match="expected labels of cheap, got 'harmonic bonds and point charges'"):
         ampmm(evaluate, path, delta / "frames.h5", "--base-data", delta / "frames.h5")
+    coarse = labelled_cheaply(toy_frames(24))
+    coarse = coarse._replace(header=dataclasses.replace(coarse.header, level_settings={"k": 2.0}))
+    write_frames(tmp_path / "coarse.h5", coarse)
+    with pytest.raises(InputError, match=r"other settings of cheap than the model's base: k 2.0, not 1.0"):
+        ampmm(evaluate, path, delta / "frames.h5", "--base-data", tmp_path / "coarse.h5")
     with pytest.raises(InputError, match="is no Δ-model"):
         ampmm(evaluate, toy_folder / "run" / "model.pt", delta / "frames.h5", "--base-data", delta / "base.h5")
 

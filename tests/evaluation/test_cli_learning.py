@@ -48,6 +48,9 @@ def test_export_adds_independent_errors_to_the_card(toy_folder, tmp_path):
     assert set(card.errors) == {"train", "validation", "test", "independent"}
     assert card.data["evaluated_frames"]["independent"] == 6
     assert card.data["independent"]["independent"]["file"] == "independent.h5"
+    (tmp_path / "copy.h5").write_bytes((toy_folder / "frames.h5").read_bytes())
+    with pytest.raises(InputError, match="expected frames that are in no file of the training, got frame 0 of"):
+        ampmm(export, toy_folder / "run", "-o", tmp_path / "other.pt", "--independent", tmp_path / "copy.h5")
     with pytest.raises(InputError, match=r"toy.pt exists and is not overwritten; .* --force"):
         ampmm(export, toy_folder / "run", "-o", target)
 
