@@ -117,6 +117,9 @@ def command(system: str, driver: str, accuracy: float, restrain: tuple, output: 
             )
         except KeyboardInterrupt:
             bar.close()
-            click.echo(f"\nstopped; the frames before are in {output}, go on with the same command and --resume", err=True)
+            if output.exists():
+                click.echo(f"\nstopped; the frames before are in {output}, go on with the same command and --resume", err=True)
+            else:
+                click.echo("\nstopped before the first frame; nothing is stored", err=True)
             raise SystemExit(130) from None
     click.echo(f"{n_frames} frames in {output}")

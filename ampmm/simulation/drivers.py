@@ -1,13 +1,14 @@
 """What may drive the QM region while frames are sampled, by name."""
 
+import hashlib
 from typing import Final
 
 import numpy as np
 
 from ampmm.embedding import bonds_within, strip_qm_terms
-from ampmm.export import load_model
+from ampmm.export import Evaluator, load_model
 from ampmm.reference import LABELLERS, GFNFFDriver, get_labeller
-from ampmm.simulation.sampler import Droplet, Evaluator
+from ampmm.simulation.sampler import Droplet
 from ampmm.units import ANGSTROM_PER_NM
 
 CLASSICAL: Final = "classical"
@@ -26,7 +27,7 @@ def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Eva
         The evaluator (None: the droplet's own classical force field) and its name.
 
     Raises:
-        InputError: GFN-FF finds other bonds than the topology's.
+        InputError: GFN-FF finds other bonds than the topology's, or a Δ-model, which is no energy by itself.
         BackendError: the engine is not installed.
         ModelFileError: neither a driver's name nor a model.
     """
@@ -40,7 +41,10 @@ def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Eva
     if kind in LABELLERS:
         return get_labeller(kind), kind
     model = load_model(name)
-    return model, f"model {model.path.name}"
+    model.check_base()
+    # Every run of `ampmm train` ends in a model.pt: the name alone would not tell them apart.
+    digest = hashlib.sha256(model.path.read_bytes()).hexdigest()[:8]
+    return model, f"model {model.path.name}, {digest}"
 
 
 def _gfn_ff(droplet: Droplet) -> GFNFFDriver:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import openmm
@@ -18,19 +18,11 @@ from openmm import app, unit
 from ampmm.data import Record
 from ampmm.embedding import strip_qm_terms
 from ampmm.errors import InputError, SimulationStopped
+from ampmm.export import Evaluator
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.minimization import minimize_around
 from ampmm.simulation.restraints import Restraint, add_restraints
-from ampmm.types import Evaluation
 from ampmm.units import ANGSTROM_PER_NM
-
-
-class Evaluator(Protocol):
-    """A labeller or a loaded model."""
-
-    def evaluate(self, numbers, positions_qm, positions_mm, charges_mm, box=None, qm_charge=None) -> Evaluation:
-        """Energy and forces of one frame."""
-        ...
 
 
 @dataclass(frozen=True)

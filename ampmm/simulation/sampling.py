@@ -15,7 +15,8 @@ import openmm
 
 from ampmm.data import FIELDS, FrameWriter, Header, Record, read_frame_keys, read_header
 from ampmm.errors import DataFileError, InputError, LabellingError, SimulationStopped
-from ampmm.simulation.sampler import Droplet, Evaluator, EvaluatorForce, Sampler, SamplingSettings, molecules_within
+from ampmm.export import Evaluator
+from ampmm.simulation.sampler import Droplet, EvaluatorForce, Sampler, SamplingSettings, molecules_within
 
 __all__ = [
     "Burst",
@@ -216,6 +217,7 @@ def _check_resumable(path: Path, now: dict[str, Any], state_file: Path) -> None:
         raise InputError(f"resume: expected the saved state {state_file}, found none; start anew under another file name")
     # What an older version did not know, it did as the defaults do.
     defaults = {each.name: each.default for each in fields(SamplingSettings)} | {"restraints": [], "burst": None}
+    defaults["wall_radius_nm"] = now["wall_radius_nm"]
     before = {**defaults, **read_header(path).sampling}
     for name in ("driver", *defaults):
         if name not in ("time", "flush") and before.get(name) != now[name]:

@@ -1,5 +1,7 @@
 """Drivers by name: energies are conserved, and the classical one is the System's own force field."""
 
+import hashlib
+
 import numpy as np
 import openmm
 import pytest
@@ -48,6 +50,13 @@ def test_the_classical_driver_is_the_systems_force_field(droplet):
     names = [force.getName() for force in sampler.context.getSystem().getForces()]
     assert names == [*(force.getName() for force in droplet.system.getForces()), "DropletWall", "DropletCenter"]
     assert not any(force.getName() == "DropletWall" for force in droplet.system.getForces())
+
+
+def test_a_model_is_named_with_a_digest_of_its_file(droplet):
+    """Every training leaves a model.pt; a resumed trajectory has to notice another one."""
+    evaluator, name = make_driver("uracil", droplet)
+    digest = hashlib.sha256(evaluator.path.read_bytes()).hexdigest()
+    assert name == f"model uracil.pt, {digest[:8]}"
 
 
 def test_an_unknown_name_is_taken_for_a_model_and_refused(droplet):

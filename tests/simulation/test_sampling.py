@@ -145,6 +145,9 @@ def test_a_trajectory_can_be_made_longer_but_not_changed(droplet, tmp_path):
         run(droplet, path, settings=replace(SETTINGS, temperature=310.0), resume=True)
     with pytest.raises(InputError, match=r"begun with driver springs, got GFN2-xTB"):
         sample(droplet, Springs(), SETTINGS, path, driver="GFN2-xTB", resume=True)
+    wider = droplet._replace(wall_radius=2.0 * droplet.wall_radius)
+    with pytest.raises(InputError, match="begun with wall_radius_nm"):
+        run(wider, path, resume=True)
     path.with_name("frames.h5.state.xml").unlink()
     with pytest.raises(InputError, match="saved state"):
         run(droplet, path, resume=True)
