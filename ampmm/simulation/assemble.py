@@ -76,7 +76,7 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     check_atoms(files.restraints, topology.getNumAtoms())
     mm_system = _classical_system(structure, files, preset)
     if model is None:
-        model = _named_model(config, files)
+        model = named_model(config.model or files.model, files.name)
     indices = np.asarray(select_qm_atoms(topology, config.qm_atoms or files.qm_atoms), dtype=np.int64)
     region = _region(config, files, topology, mm_system, indices, model)
     system = mm_system
@@ -105,16 +105,20 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     return Assembled(topology, system, positions, region, tuple(each.describe(topology) for each in files.restraints))
 
 
-def _named_model(config: SimulationConfig, files: SystemFiles) -> Any:
-    """The model that the config or the system's folder names; None for a classical run."""
-    name = config.model or files.model
+def named_model(name: str, system: str) -> Any:
+    """A shipped model or one from a `.pt` file; None for "classical".
+
+    Raises:
+        InputError: no name is given; `system` is what none ships for.
+        ModelFileError: there is no such model.
+    """
     if name == CLASSICAL:
         return None
     if not name:
         shipped = ", ".join(models()) or "none"
         raise InputError(
             f"model: expected a .pt file, a shipped model's name ({shipped}) or 'classical', got nothing, and no model ships "
-            f"for {files.name}; give --model. Train one with `ampmm train`, or look at the force field alone with 'classical'"
+            f"for {system}; give --model. Train one with `ampmm train`, or look at the force field alone with 'classical'"
         )
     return load_model(name)
 

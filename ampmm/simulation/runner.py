@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from ampmm.errors import InputError, SimulationStopped
 from ampmm.simulation import restart
-from ampmm.simulation.assemble import Assembled, assemble, draw_velocities, evaluate_region, make_simulation
+from ampmm.simulation.assemble import Assembled, assemble, draw_velocities, evaluate_region, make_simulation, named_model
 from ampmm.simulation.config import SimulationConfig, config_from, read_settings, write_config
 from ampmm.simulation.guard import complaint, finite
 from ampmm.simulation.minimization import minimize_around
 from ampmm.simulation.reporters import STATE_COLUMNS, Table, Trajectory, ml_columns
-from ampmm.simulation.structure_source import solvate_if_needed
+from ampmm.simulation.structure_source import is_structure_file, solvate_if_needed
 from ampmm.units import ANGSTROM_PER_NM, AVOGADRO, GAS_CONSTANT
 
 CHUNK: Final = 100  # steps between looks at a pending Ctrl-C
@@ -75,6 +75,8 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
     """
     folder = config.folder
     restart.refuse_overwrite(folder)
+    if model is None and is_structure_file(config.system):
+        model = named_model(config.model, Path(config.system).name)  # before the work of solvating
     config = solvate_if_needed(config)
     assembled = assemble(config, model)
     _announce(assembled, progress)

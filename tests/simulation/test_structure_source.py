@@ -9,7 +9,7 @@ from openmm import NonbondedForce, app, unit
 from support.bms_models import write_small_bms
 
 from ampmm.embedding import get_preset
-from ampmm.errors import InputError
+from ampmm.errors import InputError, ModelFileError
 from ampmm.simulation import config_from, resume, start
 from ampmm.simulation.assemble import assemble
 from ampmm.simulation.structure_source import read_structure, solvate_if_needed
@@ -112,6 +112,9 @@ def test_what_cannot_be_run_is_refused(solute, model, tmp_path):
         start(settings(solute, model, tmp_path / "b", preset="spc"), progress=False)
     with pytest.raises(InputError, match="expected box for the preset"):
         settings(solute, model, tmp_path / "c", form="droplet")
+    for given, message in (("", "no model ships for peptide.pdb; give --model"), ("no-such.pt", "no-such.pt")):
+        with pytest.raises((InputError, ModelFileError), match=message):
+            start(settings(solute, given, tmp_path / "f"), progress=False)  # leaves no solvated.pdb
     broken = tmp_path / "broken.pdb"
     broken.write_text("".join(line for line in solute.read_text().splitlines(True) if " CA  GLY" not in line))
     with pytest.raises(InputError, match="Amber14 cannot describe it"):
