@@ -82,7 +82,14 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
         folder, steps = _resumed(system, given)
         result = resume_run(folder, steps, progress=progress)
     else:
-        result = start(_config(system, given), progress=progress)
+        config = _config(system, given)
+        if config.steps < config.report_interval:
+            click.echo(
+                f"note: {config.steps} steps are fewer than --report-interval {config.report_interval}: "
+                "trajectory and tables stay empty",
+                err=True,
+            )
+        result = start(config, progress=progress)
     state = "interrupted" if result.interrupted else "done"
     click.echo(f"{state}: {result.step} steps, {result.ns_per_day:.3f} ns/day")
     click.echo(f"trajectory: {result.trajectory} (topology: {result.folder / 'initial.pdb'})")

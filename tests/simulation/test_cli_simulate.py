@@ -5,6 +5,10 @@ import sys
 
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from ampmm.cli.simulate import command
+from ampmm.errors import SimulationStopped
 
 SHORT = ["--model", "classical", "--steps", "20", "--report-interval", "10", "--checkpoint-interval", "10", "--minimize", "2"]
 
@@ -54,3 +58,14 @@ def test_bad_input_ends_with_a_message(tmp_path, arguments, message):
     assert failed.returncode == 1
     assert message in failed.stderr.replace("\n", " ") and "Traceback" not in failed.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("steps", "noted"), [(49, True), (50, False)])
+def test_a_run_too_short_for_a_frame_is_noted(monkeypatch, steps, noted):
+    def start(config, progress):
+        raise SimulationStopped("here")
+
+    monkeypatch.setattr("ampmm.simulation.runner.start", start)
+    result = CliRunner().invoke(command, ["uracil", "--steps", str(steps)])
+    assert isinstance(result.exception, SimulationStopped)
+    assert ("49 steps are fewer than --report-interval 50: trajectory and tables stay empty" in result.output) == noted
