@@ -139,7 +139,9 @@ def _prepare(simulation: app.Simulation, config: SimulationConfig, assembled: As
     try:
         if config.minimize:
             fixed = assembled.region.indices if assembled.region.model is not None else ()
-            minimize_around(simulation.context, fixed, config.minimize)
+            if not minimize_around(simulation.context, fixed, config.minimize):
+                print("the minimisation met energies that are not finite and was undone", file=sys.stderr, flush=True)
+                simulation.context.applyConstraints(simulation.integrator.getConstraintTolerance())
         else:
             simulation.context.applyConstraints(simulation.integrator.getConstraintTolerance())
         draw_velocities(simulation, config)

@@ -43,3 +43,14 @@ def test_the_system_is_left_as_it_was(context):
     at_rest = context.getState(energy=True).getPotentialEnergy()._value
     context.setPositions(positions(context) + 0.5)
     assert context.getState(energy=True).getPotentialEnergy()._value == pytest.approx(at_rest)
+
+
+def test_what_ends_in_no_number_is_undone(context, monkeypatch):
+    """A minimiser that flies off, as OpenMM's does where a charge falls onto another."""
+    before = positions(context)
+    monkeypatch.setattr(openmm.LocalEnergyMinimizer, "minimize", lambda c, *_: c.setPositions(np.nan * before))
+    assert not minimize_around(context, [0, 1], 50)
+    np.testing.assert_array_equal(positions(context), before)
+    assert context.getSystem().getNumForces() == 1
+    monkeypatch.undo()
+    assert minimize_around(context, [0, 1], 50)
