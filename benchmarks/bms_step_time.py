@@ -8,7 +8,7 @@ One process, processor time of all threads, float32, CPU platform, NVE at 0.5 fs
 - steps of the classical System alone: the same particles, the shifted reaction field between all charges;
 - calls of `ampmm.export.Potential` on a still frame, and the same with new lists at every call;
 - calls of the scripted model with its gradients on given lists.
-Medians of the rounds, ms. Lists are made anew when an atom has moved by half the skin: every 20 steps or so.
+Medians of the rounds, ms. In a run, lists are made anew when an atom has moved by half the skin.
 """
 
 import argparse
