@@ -41,7 +41,7 @@ def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent
     settings = ("architecture", "hyperparameters")
     if any(stored[name] != own[name] for name in settings):
         raise InputError(
-            f"initial checkpoint: {path} holds { {name: stored[name] for name in settings} }, this run trains "
+            f"start_from: {path} holds { {name: stored[name] for name in settings} }, this run trains "
             f"{ {name: own[name] for name in settings} }; give this run the same ones"
         )
     system = state.get("system", {})

@@ -65,5 +65,5 @@ def test_fine_tuning_begins_with_the_averaged_weights(tmp_path):
         assert torch.equal(ours, theirs)
     assert second.step == 0
     other = run_in(tmp_path / "other", frames, hyperparameters={**CONFIG.hyperparameters, "width": 8})
-    with pytest.raises(InputError, match=r"initial checkpoint: .* holds .*'width': 16.* this run trains .*'width': 8"):
+    with pytest.raises(InputError, match=r"start_from: .* holds .*'width': 16.* this run trains .*'width': 8"):
         other.start_from(first.checkpoint_path)
