@@ -19,7 +19,7 @@ from ampmm.embedding import (
     use_shifted_reaction_field,
 )
 from ampmm.errors import InputError
-from ampmm.export import load_model, models
+from ampmm.export import LoadedModel, load_model, models
 from ampmm.simulation.config import CLASSICAL, SimulationConfig
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.restraints import add_restraints, check_atoms
@@ -43,7 +43,7 @@ class Region(NamedTuple):
     mm_charges: np.ndarray  # (M,) e
     qm_charge: int
     bounds: Bounds
-    coulomb_cutoff: float | None  # of the QM–MM reaction field, Å; None takes the model's own
+    options: dict[str, Any]  # further arguments of the model's `evaluate`: the run's precision and cutoff
 
 
 class Assembled(NamedTuple):
@@ -88,9 +88,9 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
             model,
             backend=config.backend,
             electrostatics=config.electrostatics,
-            coulomb_cutoff=region.coulomb_cutoff,
+            coulomb_cutoff=region.options.get("coulomb_cutoff"),
             qm_charge=region.qm_charge,
-            dtype=torch.float64 if config.precision == "float64" else torch.float32,
+            dtype=_dtype(config),
         )
     if preset is not None:
         use_shifted_reaction_field(system, preset.cutoff)
@@ -158,8 +158,14 @@ def _region(
     qm_charge = files.qm_charge
     if qm_charge is None:
         qm_charge = round(float(charges[indices].sum()))
-    coulomb_cutoff = get_preset(config.preset).cutoff if config.preset else None
-    return Region(model, indices, numbers, labels, mm_indices, charges[mm_indices], qm_charge, bounds, coulomb_cutoff)
+    options: dict[str, Any] = {"coulomb_cutoff": get_preset(config.preset).cutoff} if config.preset else {}
+    if isinstance(model, LoadedModel):  # other evaluators have a precision of their own
+        options["dtype"] = _dtype(config)
+    return Region(model, indices, numbers, labels, mm_indices, charges[mm_indices], qm_charge, bounds, options)
+
+
+def _dtype(config: SimulationConfig) -> torch.dtype:
+    return torch.float64 if config.precision == "float64" else torch.float32
 
 
 def _charges(system: openmm.System) -> np.ndarray:
@@ -222,7 +228,6 @@ def draw_velocities(simulation: app.Simulation, config: SimulationConfig) -> Non
 def evaluate_region(region: Region, positions_nm: np.ndarray, box_nm: np.ndarray | None) -> Any:
     """The model's Evaluation of a frame; positions (n_atoms, 3) nm, box (3, 3) nm or None."""
     positions = positions_nm * ANGSTROM_PER_NM
-    options = {} if region.coulomb_cutoff is None else {"coulomb_cutoff": region.coulomb_cutoff}
     return region.model.evaluate(
         region.numbers,
         positions[region.indices],
@@ -230,5 +235,5 @@ def evaluate_region(region: Region, positions_nm: np.ndarray, box_nm: np.ndarray
         region.mm_charges,
         box=None if box_nm is None else box_nm * ANGSTROM_PER_NM,
         qm_charge=region.qm_charge,
-        **options,
+        **region.options,
     )

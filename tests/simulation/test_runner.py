@@ -9,9 +9,13 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
+from openmm import unit
+from support.stand_in_model import write_stand_in
 
 from ampmm.errors import DataFileError, InputError, SimulationStopped
+from ampmm.export import load_model
 from ampmm.simulation import restart
+from ampmm.simulation.assemble import assemble, evaluate_region, make_simulation
 from ampmm.simulation.config import SimulationConfig
 from ampmm.simulation.runner import resume, start
 
@@ -140,6 +144,20 @@ def test_model_drives_the_region_and_its_terms_are_written(small_system, tmp_pat
     positions = 10 * frames(result.folder).xyz[:, :12].astype(float)
     dipoles = np.linspace(-0.1, 0.1, 12) @ positions
     assert np.stack([data[f"dipole_{axis}_eA"] for axis in "xyz"], axis=1) == pytest.approx(dipoles, abs=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "resolution"), [("float32", 1e-2), ("float64", 1e-8)])  # kJ/mol
+def test_terms_have_the_precision_of_the_forces(small_system, tmp_path, precision, resolution):
+    """The model's terms are evaluated beside OpenMM's force; both with the arithmetic that the run asks for."""
+    model = load_model(write_stand_in(tmp_path / "uracil.pt"))
+    assembled = assemble(config(small_system, tmp_path / "a", precision=precision), model)
+    simulation = make_simulation(config(small_system, tmp_path / "a", precision=precision), assembled)
+    force = next(each for each in assembled.system.getForces() if each.getName() == "ampmm")
+    force.setForceGroup(5)
+    simulation.context.reinitialize(preserveState=True)
+    expected = simulation.context.getState(energy=True, groups={5}).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    positions = simulation.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    assert evaluate_region(assembled.region, positions, None).energy == pytest.approx(expected, abs=resolution)
 
 
 def test_nan_stops_the_run_and_saves_the_last_good_frame(small_system, tmp_path, springs):

@@ -71,7 +71,7 @@ def test_force_and_evaluation_share_the_presets_cutoff(solute, model, tmp_path):
     config = solvate_if_needed(settings(solute, model, tmp_path / "run", minimize=0, backend="python"))
     assembled = assemble(config)
     region = assembled.region
-    assert region.coulomb_cutoff == get_preset("tip3p").cutoff == 9.0
+    assert region.options["coulomb_cutoff"] == get_preset("tip3p").cutoff == 9.0
     assert (len(region.indices), region.qm_charge, len(region.mm_charges) % 3) == (N_QM, 0, 0)
     names = [force.getName() for force in assembled.system.getForces()]
     assert names.count("shifted reaction field") == 1
