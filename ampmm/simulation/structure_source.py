@@ -61,7 +61,7 @@ def read_structure(config: SimulationConfig) -> tuple[SystemFiles, LoadedStructu
     Raises:
         InputError: files that cannot be read, no water, no periodic box, or water of another number of sites than the preset's.
     """
-    preset, path = get_preset(config.preset), Path(config.system)
+    preset, path = get_preset(config.preset), _where_it_is_now(config)
     if path.suffix.lower() in _COORDINATE_FILES:
         structure = _with_virtual_sites(load_structure(path, parameters=preset.force_fields), preset)
     else:
@@ -79,6 +79,13 @@ def read_structure(config: SimulationConfig) -> tuple[SystemFiles, LoadedStructu
         name=path.stem, topology=path, coordinates=path, qm_atoms=qm_atoms, qm_charge=None, model="", droplet=None
     )
     return files, structure
+
+
+def _where_it_is_now(config: SimulationConfig) -> Path:
+    """The structure file; the solvated one of a run whose folder was moved has moved along."""
+    path = Path(config.system)
+    own = config.folder / SOLVATED
+    return own if path.name == SOLVATED and not path.is_file() and own.is_file() else path
 
 
 def is_water(residue: Any) -> bool:

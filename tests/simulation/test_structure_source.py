@@ -60,6 +60,8 @@ def test_a_bare_solute_gets_hydrogens_and_water_once_and_runs_on(solute, model, 
     written = (folder / "solvated.pdb").read_bytes()
     assert resume(folder, steps=3, progress=False).step == 3
     assert (folder / "solvated.pdb").read_bytes() == written
+    folder = folder.rename(tmp_path / "moved")
+    assert resume(folder, steps=4, progress=False).step == 4
     with (folder / "ml.csv").open() as file:
         rows = list(csv.DictReader(file))
     charges = [float(value) for name, value in rows[-1].items() if name.startswith("charge_")]
