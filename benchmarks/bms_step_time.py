@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, help="the folder that holds amp_bms/*.npz")
     parser.add_argument("--pdb", type=Path, nargs="*", default=[], help="solvated PDBs; all that is not water or an ion is QM")
     parser.add_argument("--threads", type=int, default=1, help="of torch and of OpenMM's CPU platform")
+    parser.add_argument("--torch-threads", type=int, help="of torch alone")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--wall", action="store_true", help="wall-clock time; for an idle machine")
@@ -59,7 +60,7 @@ def main() -> None:
 
     import ampmm
 
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(given.torch_threads or given.threads)
     model = ampmm.load_model(given.model)
     cases = [reference_case(given.reference / "amp_bms" / f"{name}.npz", model) for name in NAMES if given.reference]
     cases += [pdb_case(path, model) for path in given.pdb]
