@@ -85,6 +85,7 @@ def make_card(
         training: settings, steps, minutes, device.
     """
     numbers = tuple(int(number) for number in frames.numbers)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
     hyperparameters = model.hyperparameters.to_dict()
     return Card(
         name=name,
@@ -99,7 +100,7 @@ def make_card(
         level_settings=dict(frames.header.level_settings),
         base={} if base is None else {"level_of_theory": base.level_of_theory, "level_settings": dict(base.level_settings)},
         data=dict(data),
-        training={**training, "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__},
+        training={**without_folders(training), "parameters": n_parameters, "torch": torch.__version__},
         bounds=_bounds(frames, split, extra),
         license="MIT",
         command=without_folders(command),

@@ -5,9 +5,10 @@ import pytest
 from support.toy_frames import LEVEL, toy_frames
 
 from ampmm.data.splits import fingerprint, split_frames
-from ampmm.evaluation import describe_frames, training_bounds
+from ampmm.evaluation import describe_frames, make_card, training_bounds
 from ampmm.evaluation.card import without_folders
 from ampmm.geometry.bonds import bonded_pairs
+from ampmm.models import build_model
 
 
 def test_bounds_are_the_extremes_of_the_training_frames_alone():
@@ -65,8 +66,20 @@ def test_card_of_a_run_is_complete(toy_model, toy_folder):
     assert card.bounds == training_bounds(frames, split_frames(frames, "random", (16, 4, 4), 0).train)
 
 
-def test_hyperparameters_of_the_card_build_the_same_model(toy_model):
-    from ampmm.models import build_model
+def test_card_names_the_parent_run_without_its_folder(toy_model):
+    frames = toy_frames(24)
+    card = make_card(
+        name="toy",
+        model=build_model(toy_model.card.architecture, toy_model.card.hyperparameters),
+        frames=frames,
+        split=split_frames(frames, "random", (16, 4, 4), 0),
+        data={},
+        training={"start_from": "/home/me/runs/first"},
+        command="ampmm export /home/me/runs/second",
+    )
+    assert (card.training["start_from"], card.command) == ("first", "ampmm export second")
 
+
+def test_hyperparameters_of_the_card_build_the_same_model(toy_model):
     model = build_model(toy_model.card.architecture, toy_model.card.hyperparameters)
     assert sum(parameter.numel() for parameter in model.parameters()) == toy_model.card.training["parameters"]
