@@ -1,11 +1,17 @@
-"""Training configurations: unknown, missing and senseless values are named."""
+"""Training configurations: unknown, missing and senseless values are named, and those of systems/ can be run."""
+
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ampmm.errors import InputError
+from ampmm.models import AMPConfig
 from ampmm.training import TrainingConfig
 
 REQUIRED = {"data": "frames.h5", "name": "toy"}
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = [path for path in sorted(ROOT.glob("systems/*/*.yaml")) if "data" in yaml.safe_load(path.read_text())]
 
 
 @pytest.mark.parametrize(
@@ -57,3 +63,11 @@ def test_shipped_uracil_configurations_are_valid(file):
     config = TrainingConfig.from_yaml(path)
     assert config.name.startswith("uracil")
     assert config.hyperparameters["order"] == 3
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_configurations_of_the_systems_can_be_run(path):
+    config = TrainingConfig.from_yaml(path)
+    AMPConfig.from_dict({"elements": (1, 6), **config.hyperparameters})
+    if config.start_from.endswith(".pt"):
+        assert (ROOT / config.start_from).is_file()
