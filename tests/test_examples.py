@@ -68,7 +68,7 @@ def test_dipeptide(preset, tmp_path):
     """With random weights, two steps without minimisation; with the published ones, if at hand, the temperature stays sane."""
     model, steps, iterations = write_small_bms(tmp_path / "small.pt", quiet=True), 2, 0
     if WEIGHTS.is_file() and preset == "tip3p":
-        model, steps, iterations = tmp_path / "amp_bms.pt", 40, 20
+        model, steps, iterations = tmp_path / "amp_bms.pt", 40, 60  # fewer leave some of the random boxes strained
         import_file(WEIGHTS, model, {}, "amp-bms", "a test")
     lines = run("04_dipeptide.py", model, preset, steps, iterations).splitlines()
     assert lines[0].startswith('#"Step","Potential Energy (kJ/mole)","Temperature (K)"')
