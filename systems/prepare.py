@@ -206,9 +206,9 @@ def scaled_molecules(job: Job, structure: parmed.Structure, positions: np.ndarra
 
 
 def wrapped_around_solutes(job: Job, structure: parmed.Structure, positions: np.ndarray, edge: float) -> np.ndarray:
-    """The solutes' centre to the middle of the box, every water whole in the image nearest to it."""
+    """The middle of the solutes' extent to the middle of the box, every water whole in the image nearest to it."""
     solute, *waters = molecules(job, structure)
-    positions = positions - positions[solute].mean(axis=0)
+    positions = positions - (positions[solute].min(axis=0) + positions[solute].max(axis=0)) / 2
     for indices in waters:
         positions[indices] -= edge * np.round(positions[indices[0]] / edge)
     return positions + edge / 2
