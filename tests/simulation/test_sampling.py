@@ -200,6 +200,19 @@ def test_settings_are_checked(changes, message):
         replace(SETTINGS, **changes)
 
 
+def test_a_cutoff_is_refused_for_what_the_water_polarizes(droplet):
+    cut = replace(SETTINGS, mm_cutoff=10.0)
+    with pytest.raises(InputError, match="mm_cutoff: expected 0 with a driver that the MM charges polarize, got 10 Å"):
+        Sampler(droplet, Springs(), cut)
+    fixed = Springs()
+    fixed.fixed_charges = True
+    for evaluator in (fixed, None):
+        forces = Sampler(droplet, evaluator, cut).context.getSystem().getForces()
+        nonbonded = next(force for force in forces if isinstance(force, openmm.NonbondedForce))
+        assert nonbonded.getCutoffDistance().value_in_unit(unit.nanometer) == pytest.approx(1.0)
+        assert nonbonded.getNonbondedMethod() == openmm.NonbondedForce.CutoffNonPeriodic
+
+
 def test_system_folders_are_checked(tmp_path):
     with pytest.raises(InputError, match=r"folder with a system\.yaml"):
         load_droplet(tmp_path)
