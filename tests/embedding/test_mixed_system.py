@@ -232,7 +232,8 @@ def test_two_models_of_the_same_file_name(droplet, model_file, tmp_path):
     expected = [evaluate(load_model(path), droplet, droplet.positions, box=False)[0] for path in (model_file, other)]
     assert expected[0] != pytest.approx(expected[1], rel=1e-3)
     for backend in AVAILABLE:
-        here = [context(mixed(droplet, path, backend=backend, dtype=torch.float64), droplet.positions) for path in (model_file, other)]
+        systems = [mixed(droplet, path, backend=backend, dtype=torch.float64) for path in (model_file, other)]
+        here = [context(system, droplet.positions) for system in systems]
         assert [energy(each, {ML_GROUP}) for each in here] == pytest.approx(expected, rel=1e-6)
 
 

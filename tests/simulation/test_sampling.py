@@ -207,8 +207,9 @@ def test_a_cutoff_is_refused_for_what_the_water_polarizes(droplet):
     fixed = Springs()
     fixed.fixed_charges = True
     for evaluator in (fixed, None):
-        forces = Sampler(droplet, evaluator, cut).context.getSystem().getForces()
-        nonbonded = next(force for force in forces if isinstance(force, openmm.NonbondedForce))
+        sampler = Sampler(droplet, evaluator, cut)  # owns the forces
+        system = sampler.context.getSystem()
+        nonbonded = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
         assert nonbonded.getCutoffDistance().value_in_unit(unit.nanometer) == pytest.approx(1.0)
         assert nonbonded.getNonbondedMethod() == openmm.NonbondedForce.CutoffNonPeriodic
 
