@@ -155,7 +155,6 @@ def _card(run: "RestoredRun", line: str) -> "Card":
         data={},
         training={
             **settings,
-            "optimizer": "Adam",
             "steps": trained.steps,
             "planned_steps": config.steps,
             "minutes": round(trained.minutes, 1),

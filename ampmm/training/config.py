@@ -12,6 +12,7 @@ from ampmm.errors import InputError
 _NUMBER = (int, float)
 _EXPECTED = {int: int, float: _NUMBER, str: str}
 SCHEDULES = ("exponential", "cosine")
+OPTIMIZERS = ("adam", "muon")
 _WORDS = {int: "a whole number", _NUMBER: "a number", str: "text"}
 
 
@@ -29,6 +30,7 @@ class TrainingConfig:
         architecture, hyperparameters: of the model, see `ampmm.models`; `elements` is taken from the data.
         split, n_train, n_validation, n_test, seed: see `ampmm.data.splits`; the seed also sets weights and order.
         steps, batch_size: optimiser steps and frames per step (of all processes together).
+        optimizer: "adam", or "muon" (torch 2.9 or newer), which takes fewer steps, see docs/training.md.
         learning_rate, final_learning_rate: the rate falls from one to the other after a linear warm-up.
         schedule, cycles: "exponential", or "cosine" with as many equal cycles, each from the first rate to the final one.
         gradient_clip: largest norm of the gradient of the loss.
@@ -53,6 +55,7 @@ class TrainingConfig:
     seed: int = 0
     steps: int = 400_000
     batch_size: int = 5
+    optimizer: str = "adam"
     learning_rate: float = 5.0e-4
     final_learning_rate: float = 1.0e-5
     schedule: str = "exponential"
@@ -74,6 +77,8 @@ class TrainingConfig:
                 raise InputError(f"{each.name}: expected {_WORDS[expected]}, got {value!r}{hint}")
         if self.split not in SCHEMES:
             raise InputError(f"split: expected one of {', '.join(SCHEMES)}, got {self.split!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.cycles > 1 and self.schedule != "cosine":

@@ -29,6 +29,7 @@ from ampmm.training.config import TrainingConfig
 from ampmm.training.interrupt import DeferredInterrupt
 from ampmm.training.loss import Sizes, sizes_of, weighted_loss
 from ampmm.training.offsets import element_energies
+from ampmm.training.optimizer import make_optimizer
 from ampmm.training.processes import ALONE, Processes
 from ampmm.training.schedule import learning_rate_schedule
 from ampmm.training.start import load_weights, read_parent
@@ -110,7 +111,7 @@ class Trainer:
             self.device,
             long_range_cutoff=self.model.long_range_cutoff,
         )
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1.0e-7)
+        self.optimizer = make_optimizer(self.model, config)
         self.scheduler = learning_rate_schedule(self.optimizer, config)
         self.step = 0
         self.minutes = 0.0
