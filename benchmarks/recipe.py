@@ -20,6 +20,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
     "no-average": {"ema_decay": 0.0},
     "average-0.99": {"ema_decay": 0.99},
+    "muon": {"optimizer": "muon"},
+    "muon-rate-double": {"optimizer": "muon", "learning_rate": 2.0},
     "cosine": {"schedule": "cosine"},
     "cosine-4-cycles": {"schedule": "cosine", "cycles": 4},
     "rate-half": {"learning_rate": 0.5},  # rates are factors here
