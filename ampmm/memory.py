@@ -27,3 +27,11 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_TOP_PAD, 64 << 20))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def release_freed_memory() -> bool:
+    """Give freed memory back to the system after all; returns whether any was, where glibc can say so."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0)) if sys.platform.startswith("linux") else False
+    except (OSError, AttributeError):
+        return False

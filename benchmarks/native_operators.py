@@ -5,27 +5,25 @@ at the density of a molecule, MM charges at that of water; the times depend on t
 """
 
 import copy
-import math
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 
+from ampmm.benchmark.regions import ELEMENTS, Arguments, batched, random_region
 from ampmm.export import use_simple_executor
-from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than
 from ampmm.memory import keep_freed_memory
 from ampmm.models import AMP, AMPConfig
 from ampmm.nn import native
 from ampmm.physics.coulomb import BareCoulomb
 from ampmm.physics.forces import ForceEvaluator
-from ampmm.types import Frame, Pairs, PointCharges
+from ampmm.types import PointCharges
 
-ELEMENTS = (1, 6, 7, 8)
 SIZES = {"uracil-like": (12, 1500), "RA-like": (50, 2400)}  # QM atoms, MM charges
 BATCH, ROUNDS = 4, 5
+CUTOFF = 5.0  # of the QM graph, Å
 
 
 def main() -> None:
@@ -35,7 +33,7 @@ def main() -> None:
     keep_freed_memory()
     print(native.status())
     for name, (n_qm, n_mm) in SIZES.items():
-        batch = frames([region(n_qm, n_mm, seed) for seed in range(BATCH)], 8.0)
+        batch = batched([random_region(n_qm, n_mm, seed) for seed in range(BATCH)], CUTOFF, 8.0)
         model = build(8.0)
         fast = native.use_native(copy.deepcopy(model))
         twin, own = measured(partial(step, model, batch), partial(step, fast, batch))
@@ -47,7 +45,7 @@ def main() -> None:
 
 def evaluation(name: str, n_qm: int, n_mm: int, cutoff: float) -> None:
     """Times of one frame: the scripted model with forces, and its polarization block alone."""
-    frame = frames([region(n_qm, n_mm, 0)], cutoff)
+    frame = batched([random_region(n_qm, n_mm)], CUTOFF, cutoff)
     model = build(cutoff).eval().requires_grad_(False)
     fast = native.use_native(copy.deepcopy(model))
     scripted = [torch.jit.script(ForceEvaluator(each, BareCoulomb())) for each in (model, fast)]
@@ -59,40 +57,6 @@ def evaluation(name: str, n_qm: int, n_mm: int, cutoff: float) -> None:
           f"ratio {times[2] / times[4]:.2f} -> {times[3] / times[4]:.2f}")  # fmt: skip
 
 
-def region(n_qm: int, n_mm: int, seed: int) -> tuple[torch.Tensor, ...]:
-    """Numbers, QM and MM positions (Å), charges (e)."""
-    random = np.random.default_rng(seed)
-    radius, qm = (n_qm / 0.1 * 0.75 / math.pi) ** (1 / 3) + 0.3, []
-    while len(qm) < n_qm:
-        point = random.uniform(-radius, radius, 3)
-        if np.linalg.norm(point) < radius and all(np.linalg.norm(point - other) > 1.0 for other in qm):
-            qm.append(point)
-    half = 1.15 * ((n_mm / 0.1 + 12 * n_qm) * 0.75 / math.pi) ** (1 / 3)
-    mm = random.uniform(-half, half, (int(0.1 * (2 * half) ** 3), 3))
-    nearest = np.linalg.norm(mm[:, None] - np.array(qm)[None], axis=-1).min(axis=1)
-    chosen = [i for i in np.argsort(nearest) if nearest[i] > 1.7][:n_mm]
-    charges = np.where(np.arange(n_mm) % 3 == 0, -0.834, 0.417)
-    numbers = np.array(ELEMENTS)[np.arange(n_qm) % len(ELEMENTS)]
-    return torch.tensor(numbers), torch.tensor(np.array(qm)), torch.tensor(mm[chosen]), torch.tensor(charges)
-
-
-def frames(regions: list[tuple[torch.Tensor, ...]], cutoff: float) -> tuple[Frame, torch.Tensor, Pairs, Pairs]:
-    """The arguments of `ForceEvaluator` for frames laid one after another."""
-    parts: list[list[Pairs]] = [[], [], []]
-    batch, n, m = [], 0, 0
-    for index, (numbers, qm, mm, _) in enumerate(regions):
-        everything = pairs_between(qm, mm, float("inf"), None)
-        found = edges_within(qm, 5.0, None), pairs_closer_than(everything, cutoff), everything
-        for part, pairs, first in zip(parts, found, (n, m, m), strict=True):
-            part.append(Pairs(pairs.centers + n, pairs.neighbors + first, pairs.vectors.float()))
-        batch.append(torch.full_like(numbers, index))
-        n, m = n + len(qm), m + len(mm)
-    edges, near, everything = (Pairs(*map(torch.cat, zip(*part, strict=True))) for part in parts)
-    numbers = torch.cat([each[0] for each in regions])
-    frame = Frame(numbers, torch.cat(batch), torch.zeros(len(regions)), edges)
-    return frame, torch.cat([each[3] for each in regions]).float(), near, everything
-
-
 def build(cutoff: float) -> AMP:
     """AMP(3)-DP as systems/uracil/train.yaml trains it, untrained."""
     torch.manual_seed(0)
@@ -100,7 +64,7 @@ def build(cutoff: float) -> AMP:
     return AMP(AMPConfig(ELEMENTS, polarization_cutoff=cutoff, **scales))
 
 
-def step(model: AMP, batch: tuple[Frame, torch.Tensor, Pairs, Pairs]) -> None:
+def step(model: AMP, batch: Arguments) -> None:
     """Energies, forces and the gradients of a loss on both by the parameters."""
     result = ForceEvaluator(model, BareCoulomb())(*batch, create_graph=True)
     loss = result.energies.total.square().mean() + result.forces_qm.square().mean() + result.forces_mm.square().mean()
@@ -108,7 +72,7 @@ def step(model: AMP, batch: tuple[Frame, torch.Tensor, Pairs, Pairs]) -> None:
     loss.backward(inputs=list(model.parameters()))
 
 
-def polarization(model: AMP, frame: tuple[Frame, torch.Tensor, Pairs, Pairs]) -> Callable[[], None]:
+def polarization(model: AMP, frame: Arguments) -> Callable[[], None]:
     """The QM-MM block alone: its multipoles and the gradient of their sum by atoms and pair vectors."""
     block, n = model.layers[-1].polarization, len(frame[0].numbers)
     order = model.hyperparameters.order or 0

@@ -14,7 +14,7 @@ FLOORS = {
     "models": 3,
     "data": 4, "export": 4,
     "reference": 5, "training": 5, "evaluation": 5, "embedding": 5,
-    "simulation": 6,
+    "simulation": 6, "benchmark": 6,
     "pretrained": 0,  # holds files only
     "cli": 7,
 }  # fmt: skip

@@ -4,7 +4,9 @@ import importlib
 
 import click
 
-COMMANDS = ("simulate", "sample", "select", "label", "train", "evaluate", "export", "import-weights", "models", "info")
+COMMANDS = (
+    "simulate", "sample", "select", "label", "train", "evaluate", "export", "import-weights", "models", "info", "benchmark"
+)  # fmt: skip
 
 
 class LazyGroup(click.Group):

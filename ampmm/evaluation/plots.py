@@ -22,6 +22,7 @@ _TITLES = {
 _BINS = 120
 _FEW = 3000  # up to here, points; beyond, a histogram
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9722b", "0.55"
+_SEVERAL = (_BLUE, _ORANGE, "#3b8f5a", "#7d4fa0")
 _STYLE = {
     "font.size": 10.0,
     "axes.spines.top": False,
@@ -75,6 +76,22 @@ def plot_learning_curve(log: Path, path: Path) -> None:
             axis.set_xlim(0.0, steps[-1])
             axis.set_axisbelow(True)
         figure.suptitle(f"{steps[-1]:.0f} steps in {columns['minutes'][-1]:.1f} minutes")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def plot_scaling(lines: dict[str, tuple[list[float], list[float], list[float]]], xlabel: str, ylabel: str, path: Path) -> None:
+    """Lines of (x, y, floor) by label, both axes logarithmic; the floors dotted."""
+    plt = _pyplot()
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
+        for color, (label, (x, y, floor)) in zip(_SEVERAL, lines.items(), strict=False):
+            axis.loglog(x, y, "o-", color=color, lw=1.5, ms=4.0, label=label)
+            axis.loglog(x, floor, ":", color=color, lw=1.2)
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        axis.grid(True, which="major", color="0.9", lw=0.8)
+        axis.legend()
+        _plain_log_axis(axis)
         figure.savefig(path)
         plt.close(figure)
 
