@@ -19,20 +19,35 @@ class Parent(NamedTuple):
 
     weights: dict[str, Tensor]
     about: dict[str, Any]  # for the card of what comes out
+    base: str  # the level of theory that its labels were differences to; empty: none
 
 
-def read_parent(source: str | Path, config: TrainingConfig, model: Model) -> Parent:
+def read_parent(source: str | Path, config: TrainingConfig, model: Model, base: str = "") -> Parent:
     """Weights for `model` from a run's folder, a checkpoint, a `.pt` file or a shipped model's name.
 
+    `base` is the level of theory that this run's labels are differences to (Δ-learning), or empty.
+
     Raises:
-        InputError, ModelFileError: there is no such thing, or it is of another architecture or other hyperparameters.
+        InputError, ModelFileError: there is no such thing, or it is of another architecture, other hyperparameters or
+            differences to another base.
     """
     path = Path(source)
     if path.is_dir():
-        return _from_checkpoint(path / "checkpoint.pt", config, model)
-    if path.name == "checkpoint.pt":
-        return _from_checkpoint(path, config, model)
-    return _from_model_file(source, config, model)
+        parent = _from_checkpoint(path / "checkpoint.pt", config, model)
+    elif path.name == "checkpoint.pt":
+        parent = _from_checkpoint(path, config, model)
+    else:
+        parent = _from_model_file(source, config, model)
+    if parent.base != base:
+        raise InputError(
+            f"start_from: {source} has learned {_learned(parent.base)}, this run learns {_learned(base)}; start from a model "
+            "of the same kind, or change base_data"
+        )
+    return parent
+
+
+def _learned(base: str) -> str:
+    return f"differences to {base}" if base else "whole energies"
 
 
 def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent:
@@ -57,7 +72,8 @@ def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent
         "fingerprint": state["fingerprint"],
         "steps": state["step"],
     }
-    return Parent(weights, {name: value for name, value in about.items() if value is not None})
+    base = system.get("base_level_of_theory", "")
+    return Parent(weights, {name: value for name, value in about.items() if value is not None}, base)
 
 
 def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -> Parent:
@@ -85,7 +101,7 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
         "steps": card.training.get("steps"),
         "ampmm_version": card.ampmm_version,
     }
-    return Parent(weights, {name: value for name, value in about.items() if value})
+    return Parent(weights, {name: value for name, value in about.items() if value}, card.base.get("level_of_theory", ""))
 
 
 def _check_elements(source: str | Path, elements: Any, model: Model) -> None:

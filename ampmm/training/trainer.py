@@ -139,7 +139,7 @@ class Trainer:
         offset is moved so that the parent's mean error over the training frames is zero: another level of theory has
         another zero of energy.
         """
-        parent = read_parent(source, self.config, self.model)
+        parent = read_parent(source, self.config, self.model, self.system["base_level_of_theory"])
         load_weights(self.model, parent.weights)
         self._move_offset()
         self.parent = parent.about

@@ -109,3 +109,11 @@ def test_a_checkpoint_of_other_elements_is_refused(parent, tmp_path):
     run = Trainer(dataclasses.replace(CONFIG), frames._replace(numbers=np.array([16, 1, 1])), tmp_path)
     with pytest.raises(InputError, match=r"knows the elements \[1, 8\], the data of this run have \[1, 16\]"):
         run.start_from(parent)
+
+
+def test_whole_energies_are_no_start_for_differences(parent, tmp_path):
+    config = dataclasses.replace(CONFIG, n_train=12, n_validation=12, n_test=4, base_data=["base.h5"])
+    run = Trainer(config, higher_level(40, seed=3), tmp_path, base=[toy_frames(40, seed=3)])
+    for source in (parent, parent / "model.pt"):
+        with pytest.raises(InputError, match="has learned whole energies, this run learns differences to harmonic bonds and"):
+            run.start_from(source)
