@@ -52,3 +52,30 @@ def test_bond_lengths_of_the_same_frames_agree(tmp_path):
     found, names = bond_lengths.trajectory_lengths(tmp_path, "resname URA", bonds, skip_ps=0.95)
     assert names == ["O1", "H1", "H2"]
     assert found == pytest.approx(bond_lengths.reference_lengths(frames, bonds)[10:], abs=1e-5)
+
+
+def test_observed_coordinates_are_those_atoms():
+    found = script("distributions").observed(FIGURES.parents[1] / "systems" / "ra", ["carboxyl", "end to end"])
+    names = ["C17", "C19", "C20", "O1"]
+    assert [len(atoms) for atoms in found.values()] == [4, 2]
+    # C1 … C20, O1, O2, H1 … are the molecule's first atoms in this order.
+    assert next(iter(found.values())) == [int(name[1:]) - 1 if name[0] == "C" else 20 for name in names]
+    with pytest.raises(SystemExit, match="--show: expected part of a name"):
+        script("distributions").observed(FIGURES.parents[1] / "systems" / "ra", ["no such"])
+
+
+def test_coordinates_and_overlap_of_known_frames():
+    distributions = script("distributions")
+    angle = np.radians(70.0)
+    frame = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.5], [np.cos(angle), np.sin(angle), 1.5]])
+    positions = np.stack([frame, frame])
+    assert distributions.values_of(positions, [0, 1]) == pytest.approx([1.0, 1.0])
+    assert distributions.values_of(positions, [0, 1, 2]) == pytest.approx([90.0, 90.0], abs=1e-3)
+    assert np.abs(distributions.values_of(positions, [0, 1, 2, 3])) == pytest.approx([70.0, 70.0], abs=1e-3)
+    random = np.random.default_rng(0)
+    one, other = random.normal(size=4000), random.normal(loc=20.0, size=4000)
+    assert distributions.overlap(one, one, distributions.edges_for([0, 1], one)) == pytest.approx(1.0)
+    assert distributions.overlap(one, other, distributions.edges_for([0, 1], one, other)) < 0.01
+    across = np.where(one > 0.0, 170.0, -170.0)  # a torsion around 180°
+    mean = float(distributions.summary(across, circular=True).split()[0])
+    assert abs(abs(mean) - 180.0) < 1.0
