@@ -16,8 +16,9 @@ class AMPConfig(Hyperparameters):
 
     elements: tuple[int, ...]  # atomic numbers it knows
     order: int | None = 3  # highest multipole order K; None: plain GNN
-    polarization: bool = True  # -D
+    polarization: bool = True  # -D, or -F
     long_range: bool = True  # -P
+    polarization_kind: str = "pairs"  # -D: a network of every QM–MM pair (the paper's); "fields": -F, see field_polarization.py
     n_layers: int = 3
     width: int = 128  # of hidden features and networks
     n_radial: int = 20
@@ -33,6 +34,8 @@ class AMPConfig(Hyperparameters):
     def __post_init__(self) -> None:
         if self.order is not None and not 0 <= self.order <= MAX_ORDER:
             raise InputError(f"order: expected 0 to {MAX_ORDER}, or None for the plain GNN, got {self.order}")
+        if self.polarization_kind not in ("pairs", "fields"):
+            raise InputError(f"polarization_kind: expected pairs or fields, got {self.polarization_kind!r}")
         if self.polarization and not self.order:
             raise InputError(f"polarization: a -D model needs multipoles of order 1 to {MAX_ORDER}, got order {self.order}")
         for name in ("n_layers", "width", "n_radial", "n_radial_weights", "n_radial_weights_mm", "envelope_exponent",
@@ -52,7 +55,8 @@ class AMPConfig(Hyperparameters):
 
     @property
     def name(self) -> str:
-        """The paper's name of the variant, e.g. ``AMP(3)-DP``."""
+        """The paper's name of the variant, e.g. ``AMP(3)-DP``; F in the place of D is not in the paper."""
         base = "GNN" if self.order is None else f"AMP({self.order})"
-        suffix = ("D" if self.polarization else "") + ("P" if self.long_range else "")
+        direct = {"pairs": "D", "fields": "F"}[self.polarization_kind] if self.polarization else ""
+        suffix = direct + ("P" if self.long_range else "")
         return f"{base}-{suffix}" if suffix else base

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.models.amp_config import AMPConfig
+from ampmm.models.field_polarization import FieldPolarization
 from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures
 from ampmm.nn.mlp import Network, NodeNetwork, OneSidedPairLinear, PairLinear, PairNetwork
 from ampmm.nn.multipoles import Multipoles
@@ -188,11 +189,11 @@ class Polarization(nn.Module):
 
 
 class PolarizedAMPLayer(AMPLayer):
-    """The last layer of a -D model: MM charges add to the multipoles before the messages (Eq. 10)."""
+    """The last layer of a -D or -F model: MM charges add to the multipoles before the messages (Eq. 10)."""
 
     def __init__(self, config: AMPConfig) -> None:
         super().__init__(config)
-        self.polarization = Polarization(config)
+        self.polarization = FieldPolarization(config) if config.polarization_kind == "fields" else Polarization(config)
 
     def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
         """One layer; `one_hot` (N, n_elements) are the atoms' elements."""

@@ -83,7 +83,8 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
         raise InputError(
             f"start_from: {source} is of architecture {card.architecture!r}, this run trains {config.architecture!r}"
         )
-    own, other = model.hyperparameters.to_dict(), card.hyperparameters
+    # With the defaults of hyperparameters that came later than the file.
+    own, other = model.hyperparameters.to_dict(), type(model.hyperparameters).from_dict(card.hyperparameters).to_dict()
     _check_elements(source, other.get("elements"), model)
     # Lists and tuples are the same to JSON.
     differing = [name for name in sorted({*own, *other} - {"elements"}) if _plain(own.get(name)) != _plain(other.get(name))]

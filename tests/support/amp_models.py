@@ -15,18 +15,24 @@ from ampmm.types import Frame, Pairs
 ELEMENTS = (1, 6, 7, 8)
 CUTOFF, POLARIZATION_CUTOFF = 3.0, 4.5  # Å; some pairs of `random_region` are inside and some are not
 VARIANTS = {
-    AMPConfig(ELEMENTS, order, polarization, long_range).name: (order, polarization, long_range)
-    for order in (None, 0, 1, 2, 3)
-    for polarization in (False, True)[: 2 if order else 1]
-    for long_range in (False, True)
+    AMPConfig(ELEMENTS, *settings).name: settings
+    for settings in (
+        *(
+            (order, polarization, long_range, "pairs")
+            for order in (None, 0, 1, 2, 3)
+            for polarization in (False, True)[: 2 if order else 1]
+            for long_range in (False, True)
+        ),
+        (1, True, False, "fields"),
+        (3, True, True, "fields"),
+    )
 }
-LONG_RANGE = [name for name, (_, _, long_range) in VARIANTS.items() if long_range]
-POLARIZED = [name for name, (_, polarization, _) in VARIANTS.items() if polarization]
+LONG_RANGE = [name for name, (_, _, long_range, _) in VARIANTS.items() if long_range]
+POLARIZED = [name for name, (_, polarization, _, _) in VARIANTS.items() if polarization]
 
 
 def small_config(variant: str, **changes) -> AMPConfig:
     """Two narrow layers whose multipoles are large enough to matter in an untrained model."""
-    order, polarization, long_range = VARIANTS[variant]
     settings = {
         "n_layers": 2,
         "width": 16,
@@ -36,7 +42,7 @@ def small_config(variant: str, **changes) -> AMPConfig:
         "multipole_scale": 0.1,
     }
     settings |= {"cutoff": CUTOFF, "polarization_cutoff": POLARIZATION_CUTOFF}
-    return AMPConfig(ELEMENTS, order, polarization, long_range, **(settings | changes))
+    return AMPConfig(ELEMENTS, *VARIANTS[variant], **(settings | changes))
 
 
 def small_model(variant: str, seed: int = 0, dtype: torch.dtype = torch.float64, **changes) -> AMP:
