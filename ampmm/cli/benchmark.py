@@ -15,11 +15,12 @@ SWEEPS = {
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("regions", nargs=-1, metavar="[REGION]...")
-@click.option("--model", help="A shipped AMP model or .pt file; without it an untrained AMP(3)-DP, which costs the same.")
+@click.option("--model", help="A shipped AMP model or .pt file; without it an untrained AMP(3), which costs the same.")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(["eager", "scripted", "native", "compiled"]),
               help="Repeatable.  [default: eager, scripted, and native where it is built]")  # fmt: skip
 @click.option("--sweep", type=click.Choice(list(SWEEPS)), help="Regions of growing size, with the exponent of the time.")
 @click.option("--polarization-cutoff", default=8.0, help="Å; with --model, the model's.")
+@click.option("--polarization-kind", type=click.Choice(["pairs", "fields"]), default="pairs", help="-D or -F.")
 @click.option("--coulomb-cutoff", default=12.0, help="Å, reaction field; 0: bare Coulomb with all charges.")
 @click.option("--batch", default=1, type=click.IntRange(min=1), help="Frames evaluated in one call.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
@@ -29,8 +30,9 @@ SWEEPS = {
 @click.option("--cpu-time", is_flag=True, help="Processor time instead of wall-clock time: for a busy machine, one thread.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of benchmark.json and a plot.")
 def command(
-    regions, model, modes, sweep, polarization_cutoff, coulomb_cutoff, batch, dtype, device, threads, rounds, cpu_time, output
-) -> None:
+    regions, model, modes, sweep, polarization_cutoff, polarization_kind, coulomb_cutoff, batch, dtype, device, threads, rounds,
+    cpu_time, output,
+) -> None:  # fmt: skip
     """Time energy and forces of random QM regions among random MM charges.
 
     REGION is uracil, ra or sam (the paper's sizes), or QM atoms and MM charges as in 50x2400. All modes take turns in one
@@ -62,7 +64,7 @@ def command(
         text: parse_region(text) for text in regions or PAPER_REGIONS
     }  # fmt: skip
     chosen = list(modes) or ["eager", "scripted", *(["native"] if native.available() and where.type == "cpu" else [])]
-    network, cutoff, polarization_cutoff = _network(model, polarization_cutoff)
+    network, cutoff, polarization_cutoff = _network(model, polarization_cutoff, polarization_kind)
     click.echo(_heading(where, dtype, cpu_time))
     measured = []
     for name, (n_qm, n_mm) in sizes.items():
@@ -88,14 +90,14 @@ def command(
             click.echo(f"{mode}: time grows as size to the power {value:.2f}")
 
 
-def _network(model: str | None, polarization_cutoff: float):
+def _network(model: str | None, polarization_cutoff: float, kind: str):
     """An AMP model in eager form, with its cutoffs."""
     from ampmm.benchmark.regions import ELEMENTS
     from ampmm.export import load_model
     from ampmm.models import build_model
 
     if model is None:
-        hyperparameters = {"elements": ELEMENTS, "polarization_cutoff": polarization_cutoff, "multipole_scale": 0.1}
+        hyperparameters = {"elements": ELEMENTS, "polarization_cutoff": polarization_cutoff, "polarization_kind": kind}
         network = build_model("amp", hyperparameters)
     else:
         card = load_model(model).card

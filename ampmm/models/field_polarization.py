@@ -53,5 +53,14 @@ class FieldPolarization(nn.Module):
         centers, neighbors, vectors = surroundings.pairs
         _, tensors, radial, envelope = self.geometry(vectors)
         sources = self.radial_weights(radial) * (surroundings.charges[neighbors] * envelope).unsqueeze(-1)
-        parts = (sources.unsqueeze(2) * tensors.unsqueeze(1)).flatten(1)
-        return scatter_sum(parts, centers, n_atoms).reshape(n_atoms, self.n_fields, tensors.shape[1])
+        # Each atom's pairs in a row of their own, padded with zeros: the sums are then matrix products, and nothing of the
+        # size pairs × fields × components has to be stored.
+        counts = torch.bincount(centers, minlength=n_atoms)
+        longest = 0 if centers.shape[0] == 0 else int(counts.max())
+        order = torch.argsort(centers)
+        place = torch.empty_like(centers)
+        place[order] = torch.arange(centers.shape[0], device=centers.device) - (counts.cumsum(0) - counts)[centers[order]]
+        slots = centers * longest + place
+        rows = scatter_sum(sources, slots, n_atoms * longest).reshape(n_atoms, longest, self.n_fields)
+        columns = scatter_sum(tensors, slots, n_atoms * longest).reshape(n_atoms, longest, tensors.shape[1])
+        return rows.transpose(1, 2) @ columns
