@@ -33,6 +33,8 @@ def restore_run(
 ) -> RestoredRun:
     """Read a run's folder; `data`, `extra_data` and `base_data` say where its HDF5 files lie now, if they were moved.
 
+    The model's energy offset is settled on the training frames (`Trainer.settle_offset`).
+
     Raises:
         InputError: the folder is no run, its checkpoint is damaged, or the data holds other frames.
     """
@@ -49,4 +51,5 @@ def restore_run(
     base = [read_frames(path) for path in config.base_data]
     trainer = Trainer(config, frames, folder, device, extra, base)
     trainer.resume()
+    trainer.settle_offset()
     return RestoredRun(config, frames, extra, trainer.trained(), base)

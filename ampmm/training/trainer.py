@@ -38,7 +38,7 @@ LOG_FIELDS = (
     "step", "minutes", "learning_rate", "loss", "train_energy_rmse", "train_forces_qm_rmse", "train_forces_mm_rmse",
     "validation_energy_mae", "validation_forces_qm_mae", "validation_forces_mm_mae",
 )  # fmt: skip
-FRAMES_FOR_OFFSET = 256  # of the training frames; their mean error settles the offset of a fine-tuned model
+FRAMES_FOR_OFFSET = 256  # of the training frames; their mean error settles the offset of a model, at its start or its end
 
 
 class TrainedModel(NamedTuple):
@@ -141,18 +141,25 @@ class Trainer:
         """
         parent = read_parent(source, self.config, self.model, self.system["base_level_of_theory"])
         load_weights(self.model, parent.weights)
-        self._move_offset()
+        self._move_offset(self.model)
         self.parent = parent.about
         self.average = self._new_average()
 
-    def _move_offset(self) -> None:
+    def settle_offset(self) -> None:
+        """Move the energy offset of the weights that are kept, so that their mean error over the training frames is zero.
+
+        Forces do not see the offset, and the steps of the last epochs let it wander by a good part of the energies' error.
+        """
+        self._move_offset(self.averaged_model())
+
+    def _move_offset(self, model: Model) -> None:
         chosen = self.split.train[:: max(1, len(self.split.train) // FRAMES_FOR_OFFSET)][:FRAMES_FOR_OFFSET]
-        evaluator = force_evaluator(self.model, BareCoulomb())
+        evaluator = force_evaluator(model, BareCoulomb())
         errors = [
             self._predicted(evaluator, batch).energies.total.detach() - batch.energy
             for batch in self.batcher.batches(chosen, self.config.batch_size)
         ]
-        self.model.element_energies -= torch.cat(errors).mean() / self.n_atoms
+        model.element_energies -= torch.cat(errors).mean() / self.n_atoms
 
     def save(self) -> None:
         """Write the checkpoint; of several processes, only the first one does."""

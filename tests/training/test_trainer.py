@@ -265,3 +265,15 @@ def test_weights_of_the_loss_are_settings(frames, tmp_path):
     for run, expected in ((energies, lambda t: t[1]), (forces, lambda t: t[2] + 100.0 * t[3])):
         terms = run._train_step(force_evaluator(run.model, BareCoulomb()), batch)
         assert terms[0] == pytest.approx(expected(terms), rel=1e-5)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_the_offset_is_settled_on_the_training_frames(frames, tmp_path, ema_decay):
+    run = trainer(frames, tmp_path, ema_decay=ema_decay)
+    model = run.averaged_model()
+    model.element_energies += 7.0
+    run.settle_offset()
+    evaluator = force_evaluator(model, BareCoulomb())
+    errors = [run._predicted(evaluator, batch).energies.total.detach() - batch.energy
+              for batch in run.batcher.batches(run.split.train, 4)]  # fmt: skip
+    assert abs(torch.cat(errors).mean()) < 1e-3 * torch.cat(errors).std()
