@@ -55,7 +55,8 @@ def test_the_offset_is_that_of_the_differences(delta):
     module = load_model(delta / "run" / "model.pt").module
     frames = read_frames(delta / "frames.h5")
     total = 3 * module.element_energies[0].item()
-    assert total == pytest.approx(0.1 * frames.energy.mean() - 100.0, abs=0.2 * frames.energy.std())
+    # Together with what the network adds the mean is exact (`Trainer.settle_offset`); whole energies are 1'700 kJ/mol away.
+    assert total == pytest.approx(0.1 * frames.energy.mean() - 100.0, abs=frames.energy.std())
 
 
 def test_evaluate_repeats_the_errors_of_the_card(delta, tmp_path):

@@ -11,7 +11,7 @@ from ampmm.training import TrainingConfig
 
 REQUIRED = {"data": "frames.h5", "name": "toy"}
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = [path for path in sorted(ROOT.glob("systems/*/*.yaml")) if "data" in yaml.safe_load(path.read_text())]
+SHIPPED = [path for path in sorted(ROOT.glob("systems/*/*.yaml")) if "hyperparameters" in yaml.safe_load(path.read_text())]
 
 
 @pytest.mark.parametrize(
