@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from support.toy_frames import toy_frames, write_frames
@@ -52,11 +53,13 @@ def test_the_card_names_the_base(delta):
 
 
 def test_the_offset_is_that_of_the_differences(delta):
-    module = load_model(delta / "run" / "model.pt").module
+    offset = torch.load(delta / "run" / "checkpoint.pt", weights_only=True)["model"]["element_energies"]
     frames = read_frames(delta / "frames.h5")
-    total = 3 * module.element_energies[0].item()
-    # Together with what the network adds the mean is exact (`Trainer.settle_offset`); whole energies are 1'700 kJ/mol away.
-    assert total == pytest.approx(0.1 * frames.energy.mean() - 100.0, abs=frames.energy.std())
+    total = 3 * offset[0].item()
+    assert total == pytest.approx(0.1 * frames.energy.mean() - 100.0, abs=0.2 * frames.energy.std())
+    # The exported one is settled together with its network, which shifts it by a little, not to whole energies.
+    settled = 3 * load_model(delta / "run" / "model.pt").module.element_energies[0].item()
+    assert settled != total and abs(settled - total) < frames.energy.std()
 
 
 def test_evaluate_repeats_the_errors_of_the_card(delta, tmp_path):
