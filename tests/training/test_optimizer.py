@@ -71,9 +71,9 @@ def test_a_resumed_run_goes_on_as_the_whole():
 
 @needs_muon
 def test_it_learns():
-    model = network()
-    optimizer = make_optimizer(model, CONFIG)
-    schedule = learning_rate_schedule(optimizer, CONFIG)
+    model, config = network(), dataclasses.replace(CONFIG, learning_rate=0.1)
+    optimizer = make_optimizer(model, config)
+    schedule = learning_rate_schedule(optimizer, config)
     before = train(model, optimizer, schedule, 1)
     assert train(model, optimizer, schedule, 39, first=1) < 0.5 * before
 
