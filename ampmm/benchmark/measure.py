@@ -22,7 +22,7 @@ from ampmm.physics.evaluators import force_evaluator
 from ampmm.physics.forces import no_forces, with_mm_pairs
 from ampmm.types import Pairs
 
-MODES: Final = ("eager", "scripted", "native", "compiled")
+MODES: Final = ("eager", "scripted", "native")
 WARM_UP: Final = 3  # rounds that are not counted
 
 
@@ -127,8 +127,6 @@ def _in_mode(mode: str, model: nn.Module, kernel: nn.Module, device: torch.devic
         return torch.jit.script(force_evaluator(native.use_native(copy.deepcopy(model)), kernel))
     if mode == "scripted":
         return torch.jit.script(force_evaluator(model, kernel))
-    if mode == "compiled":
-        return force_evaluator(torch.compile(model, dynamic=True), kernel)
     if mode == "eager":
         return force_evaluator(model, kernel)
     raise InputError(f"modes: expected {', '.join(MODES)}, got {mode!r}")

@@ -16,7 +16,7 @@ SWEEPS = {
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("regions", nargs=-1, metavar="[REGION]...")
 @click.option("--model", help="A shipped AMP model or .pt file; without it an untrained AMP(3), which costs the same.")
-@click.option("--mode", "modes", multiple=True, type=click.Choice(["eager", "scripted", "native", "compiled"]),
+@click.option("--mode", "modes", multiple=True, type=click.Choice(["eager", "scripted", "native"]),
               help="Repeatable.  [default: eager, scripted, and native where it is built]")  # fmt: skip
 @click.option("--sweep", type=click.Choice(list(SWEEPS)), help="Regions of growing size, with the exponent of the time.")
 @click.option("--polarization-cutoff", default=8.0, help="Å; with --model, the model's.")
