@@ -43,7 +43,9 @@ class Measurement(NamedTuple):
     polarization: float  # the rest
     lists: float  # pair lists from positions, once
     gigaflop: float  # of the matrix products of energy and forces
+    gigabytes: float  # that those products read and write, were nothing to stay in a cache
     rate: float  # GFLOP/s of a large matrix product in the same process
+    bandwidth: float  # GB/s of a copy larger than the caches in the same process
     peak_megabytes: float | None  # of memory during the calls; None where it cannot be measured
 
     @property
@@ -51,9 +53,14 @@ class Measurement(NamedTuple):
         """Milliseconds that the matrix products alone would take."""
         return 1e3 * self.gigaflop / self.rate
 
+    @property
+    def traffic(self) -> float:
+        """Milliseconds that the operands and results of the matrix products alone would take from and to memory."""
+        return 1e3 * self.gigabytes / self.bandwidth
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self._asdict(), "floor": self.floor}
+        return {**self._asdict(), "floor": self.floor, "traffic": self.traffic}
 
 
 def measure_region(
@@ -100,7 +107,7 @@ def measure_region(
         calls[f"{mode} total"] = lambda evaluator=evaluator: evaluator(*arguments)
         calls[f"{mode} graph"] = lambda evaluator=evaluator: evaluator(*empty)
     times = _paired(calls, rounds, device, clock)
-    rate = matrix_rate(device, dtype, clock)
+    rate, bandwidth = matrix_rate(device, dtype, clock), copy_bandwidth(device, clock)
     counts = operations(force_evaluator(model, kernel), arguments)
     edges, near, every = (len(each.centers) for each in (arguments.frame.edges, arguments.polarization, arguments.coulomb))
     results = []
@@ -112,7 +119,8 @@ def measure_region(
             Measurement(
                 name, mode, len(regions[0].numbers), len(regions[0].positions_mm), len(regions), edges, near, every,
                 **{part: statistics.median(values) for part, values in middle.items()},
-                gigaflop=counts, rate=rate, peak_megabytes=peak_memory(calls[f"{mode} total"], device),
+                gigaflop=counts.gigaflop, gigabytes=counts.gigabytes, rate=rate, bandwidth=bandwidth,
+                peak_megabytes=peak_memory(calls[f"{mode} total"], device),
             )
         )  # fmt: skip
     return results
@@ -170,11 +178,18 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def operations(evaluator: nn.Module, arguments: Arguments) -> float:
-    """GFLOP of the matrix products of one evaluation, counted as PyTorch carries them out."""
+class Operations(NamedTuple):
+    """Of the matrix products of one evaluation."""
+
+    gigaflop: float
+    gigabytes: float  # operands and results
+
+
+def operations(evaluator: nn.Module, arguments: Arguments) -> Operations:
+    """What the matrix products of one evaluation compute and move, counted as PyTorch carries them out."""
     with _Products() as products:
         evaluator(*arguments)
-    return 1e-9 * products.operations
+    return Operations(1e-9 * products.operations, 1e-9 * products.bytes)
 
 
 class _Products(TorchDispatchMode):
@@ -183,12 +198,14 @@ class _Products(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations = 0
+        self.bytes = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = function(*args, **(kwargs or {}))
         count = flop_registry.get(function._overloadpacket)
         if count is not None:
             self.operations += count(*args, **(kwargs or {}), out_val=out)
+            self.bytes += sum(each.nbytes for each in (*args, out) if isinstance(each, torch.Tensor))
         return out
 
 
@@ -201,6 +218,19 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, clock: Callable[[], fl
         torch.mm(a, b)
         _wait(device)
         rates.append(2e-9 * width**3 / (clock() - began))
+    return statistics.median(rates[WARM_UP:])
+
+
+def copy_bandwidth(device: torch.device, clock: Callable[[], float], megabytes: int = 256) -> float:
+    """GB/s, read and written, of copying a block that no cache holds."""
+    source = torch.ones(megabytes * 250_000, device=device)
+    target = torch.empty_like(source)
+    rates = []
+    for _ in range(WARM_UP + 5):
+        began = clock()
+        target.copy_(source)
+        _wait(device)
+        rates.append(2e-9 * source.nbytes / (clock() - began))
     return statistics.median(rates[WARM_UP:])
 
 

@@ -20,6 +20,7 @@ _COLUMNS: dict[str, Callable[[Measurement], str]] = {
     "lists": lambda m: _number(m.lists),
     "GFLOP": lambda m: _number(m.gigaflop / m.frames),
     "products alone": lambda m: _number(m.floor / m.frames),
+    "their bytes alone": lambda m: _number(m.traffic / m.frames),
     "ratio": lambda m: _number(m.total / m.floor),
     "peak MB": lambda m: "–" if m.peak_megabytes is None else f"{m.peak_megabytes:.0f}",
 }

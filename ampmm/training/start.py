@@ -1,6 +1,7 @@
 """What a run begins with when it does not begin from nothing: the weights of another run, a `.pt` file or a shipped model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from ampmm.training.config import TrainingConfig
 class Parent(NamedTuple):
     """A model to begin with."""
 
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor]  # fitting the model that will begin with them
     about: dict[str, Any]  # for the card of what comes out
     base: str  # the level of theory that its labels were differences to; empty: none
 
@@ -60,12 +61,12 @@ def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent
             f"{ {name: own[name] for name in settings} }; give this run the same ones"
         )
     system = state.get("system", {})
-    _check_elements(path, system.get("elements"), model)
     prefix = "module."
     if stored["ema_decay"] > 0.0:
         weights = {name.removeprefix(prefix): value for name, value in state["average"].items() if name.startswith(prefix)}
     else:
         weights = state["model"]
+    weights = _for_elements(path, weights, system.get("elements"), model)
     about = {
         "name": stored["name"],
         "level_of_theory": system.get("level_of_theory"),
@@ -85,7 +86,6 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
         )
     # With the defaults of hyperparameters that came later than the file.
     own, other = model.hyperparameters.to_dict(), type(model.hyperparameters).from_dict(card.hyperparameters).to_dict()
-    _check_elements(source, other.get("elements"), model)
     # Lists and tuples are the same to JSON.
     differing = [name for name in sorted({*own, *other} - {"elements"}) if _plain(own.get(name)) != _plain(other.get(name))]
     if differing:
@@ -95,6 +95,7 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
         )
     state = loaded.module.state_dict()
     weights = {name: state[name].detach().clone() for name in model.state_dict()}
+    weights = _for_elements(source, weights, other.get("elements"), model)
     about = {
         "name": card.name,
         "level_of_theory": card.level_of_theory,
@@ -105,10 +106,34 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
     return Parent(weights, {name: value for name, value in about.items() if value}, card.base.get("level_of_theory", ""))
 
 
-def _check_elements(source: str | Path, elements: Any, model: Model) -> None:
+def _for_elements(source: str | Path, weights: dict[str, Tensor], elements: Any, model: Model) -> dict[str, Tensor]:
+    """The weights for `model`: what belongs to an element goes by element; where the source has none, `model` keeps its own."""
     own = list(model.hyperparameters.elements)
-    if elements is not None and list(elements) != own:
-        raise InputError(f"start_from: {source} knows the elements {list(elements)}, the data of this run have {own}")
+    if elements is None or list(elements) == own:
+        return weights
+    known = [number for number in own if number in elements]
+    if not known:
+        raise InputError(
+            f"start_from: {source} knows the elements {list(elements)}, the data of this run have {own}: none in common"
+        )
+    here, there = [own.index(number) for number in known], [list(elements).index(number) for number in known]
+    by_element = _by_element(model)
+    fitting = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    for name, value in fitting.items():
+        if name in by_element:
+            value[..., here] = weights[name][..., there].to(value)
+        else:
+            fitting[name] = weights[name]
+    return fitting
+
+
+def _by_element(model: Model) -> set[str]:
+    """Names of the weights whose last dimension runs over the elements: those that one element more makes longer."""
+    elements = model.hyperparameters.elements
+    another = next(number for number in range(1, len(elements) + 2) if number not in elements)
+    with torch.random.fork_rng(devices=[]):
+        longer = type(model)(replace(model.hyperparameters, elements=(*elements, another))).state_dict()
+    return {name for name, value in model.state_dict().items() if value.shape != longer[name].shape}
 
 
 def _plain(value: Any) -> Any:

@@ -59,12 +59,22 @@ def test_operations_of_the_polarization_are_those_of_its_layers():
     arguments = batched([region], CUTOFF, NEAR)
     none = arguments._replace(polarization=type(arguments.polarization)(*(each[:0] for each in arguments.polarization)))
     evaluator = force_evaluator(small_model(), BareCoulomb())
-    found = operations(evaluator, arguments) - operations(evaluator, none)
+    found = operations(evaluator, arguments).gigaflop - operations(evaluator, none).gigaflop
     pairs, width, features, order = len(arguments.polarization.centers), 16, 8 * 4 + 6, 3
     layers = features * width + width * width + width * order
     radial_weights, contractions = 6 * 8, (order + 1) ** 2 * (order + 1)
     # Forward and, by the inputs, backward: four operations a weight.
     assert 1e9 * found == pytest.approx(4 * pairs * (layers + radial_weights + contractions), rel=0.01)
+
+
+def test_a_product_reads_its_operands_and_writes_its_result():
+    class Product(torch.nn.Module):
+        def forward(self, a, b):
+            return torch.relu(a @ b)
+
+    found = operations(Product(), (torch.ones(30, 20), torch.ones(20, 10)))
+    assert 1e9 * found.gigaflop == pytest.approx(2 * 30 * 20 * 10)
+    assert 1e9 * found.gigabytes == pytest.approx(4 * (30 * 20 + 20 * 10 + 30 * 10))
 
 
 def test_parts_add_up_and_modes_agree_on_what_they_count():
@@ -77,6 +87,7 @@ def test_parts_add_up_and_modes_agree_on_what_they_count():
         assert each.coulomb_pairs == 2 * 10 * 120 > each.polarization_pairs > 0
         assert each.total > 0.0 and each.graph > 0.0 and each.coulomb > 0.0 and each.lists > 0.0
         assert each.floor == pytest.approx(1e3 * each.gigaflop / each.rate)
+        assert each.traffic == pytest.approx(1e3 * each.gigabytes / each.bandwidth) and each.bandwidth > 0.0
         assert each.gigaflop == found[0].gigaflop
     assert table(found).count("\n") == 1 + len(modes)
 

@@ -95,7 +95,7 @@ def test_the_parent_is_remembered_across_a_resume(parent, tmp_path):
 def test_what_does_not_fit_is_refused(parent, tmp_path):
     with pytest.raises(InputError, match=r"has other hyperparameters than this run: width: 16 there, 8 here"):
         fine_tuning(tmp_path, hyperparameters={**CONFIG.hyperparameters, "width": 8}).start_from(parent / "model.pt")
-    with pytest.raises(InputError, match=r"uracil knows the elements \[1, 6, 7, 8\], the data of this run have \[1, 8\]"):
+    with pytest.raises(InputError, match=r"uracil has other hyperparameters than this run: .*width: 128 there, 16 here"):
         fine_tuning(tmp_path).start_from("uracil")
     with pytest.raises(InputError, match=r"is of architecture 'amp', this run trains 'amp-bms'"):
         values = {"width": 16, "edge_width": 8, "head_width": 8, "n_channels": 2}
@@ -104,10 +104,31 @@ def test_what_does_not_fit_is_refused(parent, tmp_path):
         fine_tuning(tmp_path).start_from("no-such-model")
 
 
-def test_a_checkpoint_of_other_elements_is_refused(parent, tmp_path):
+@pytest.mark.parametrize("source", [".", "model.pt"])
+def test_what_belongs_to_an_element_goes_by_element(parent, tmp_path, source):
     frames = higher_level(40, seed=3)
-    run = Trainer(dataclasses.replace(CONFIG), frames._replace(numbers=np.array([16, 1, 1])), tmp_path)
-    with pytest.raises(InputError, match=r"knows the elements \[1, 8\], the data of this run have \[1, 16\]"):
+    run = Trainer(CONFIG, frames._replace(numbers=np.array([8, 1, 7])), tmp_path)  # 1, 7, 8; the parent knows 1 and 8
+    own = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.start_from(parent / source)
+    like_parent = fine_tuning(tmp_path / "like")
+    like_parent.start_from(parent / "model.pt")
+    theirs, longer = like_parent.model.state_dict(), set()
+    for name, value in run.model.state_dict().items():
+        if name == "element_energies":
+            continue  # moved to the new frames' zero
+        if value.shape == theirs[name].shape:
+            assert torch.equal(value, theirs[name]), name
+        else:
+            longer.add(name)
+            assert torch.equal(value[..., [0, 2]], theirs[name]) and torch.equal(value[..., 1], own[name][..., 1]), name
+    assert "embedding.weight" in longer and len(longer) > 2
+    run.run(progress=False)
+    assert np.isfinite(validation_errors(run)).all()
+
+
+def test_other_elements_altogether_are_refused(parent, tmp_path):
+    run = Trainer(CONFIG, higher_level(40, seed=3)._replace(numbers=np.array([16, 9, 9])), tmp_path)
+    with pytest.raises(InputError, match=r"knows the elements \[1, 8\], the data of this run have \[9, 16\]: none in common"):
         run.start_from(parent)
 
 
