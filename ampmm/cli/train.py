@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,8 @@ def command(
     changes = {name: value for name, value in given.items() if value}
     settings = dataclasses.replace(TrainingConfig.from_yaml(config), **changes)
     chosen = choose_device(device)
-    with joined_processes(chosen) as processes:
-        trainer = _prepared(settings, folder, resume, chosen, processes)
+    with joined_processes(chosen) as processes, ExitStack() as held:
+        trainer = _prepared(settings, folder, resume, chosen, processes, held)
         try:
             trained = trainer.run()
         except KeyboardInterrupt:
@@ -74,16 +75,17 @@ def command(
 
 
 def _prepared(
-    settings: "TrainingConfig", folder: Path, resume: bool, device: "torch.device", processes: "Processes"
+    settings: "TrainingConfig", folder: Path, resume: bool, device: "torch.device", processes: "Processes", held: ExitStack
 ) -> "Trainer":
-    """The trainer of a new or continued run, its folder made and its first checkpoint written."""
-    from ampmm.data import read_frames
-    from ampmm.training import Trainer
+    """The trainer of a new or continued run, its folder made, locked in `held`, and its first checkpoint written."""
+    from ampmm.data import WriterLock
+    from ampmm.training import Trainer, read_run_frames
 
     if processes.is_first:
         _check_folder(folder, resume)
-    frames = read_frames(settings.data)
-    extra, base = ([read_frames(path) for path in paths] for paths in (settings.extra_data, settings.base_data))
+        if resume:
+            held.enter_context(WriterLock(folder / "checkpoint.pt"))
+    frames, extra, base = read_run_frames(settings, folder / "checkpoint.pt" if resume else None)
     trainer = Trainer(settings, frames, folder, device, extra, base, processes)
     if resume:
         trainer.resume()
@@ -93,6 +95,7 @@ def _prepared(
             trainer.start_from(settings.start_from)
         if processes.is_first:
             folder.mkdir(parents=True)
+            held.enter_context(WriterLock(folder / "checkpoint.pt"))
             _write_config(folder, settings)
             trainer.save()
     n_parameters = sum(parameter.numel() for parameter in trainer.model.parameters())

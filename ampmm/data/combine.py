@@ -28,6 +28,19 @@ def concatenated(first: FrameSet, others: Sequence[FrameSet], name: str = "extra
     return FrameSet(header=first.header, numbers=first.numbers, mm_offsets=offsets, **values)
 
 
+def first_frames(frames: FrameSet, count: int) -> FrameSet:
+    """The first `count` frames of a set; all of them if it has no more."""
+    if count >= frames.n_frames:
+        return frames
+    n_charges = int(frames.mm_offsets[count])
+    values = {}
+    for name in FrameSet._fields:
+        array = getattr(frames, name)
+        if name not in _SHARED and array is not None:
+            values[name] = array[: n_charges if name in ("positions_mm", "charges_mm", "forces_mm") else count]
+    return frames._replace(mm_offsets=frames.mm_offsets[: count + 1], **values)
+
+
 _SHARED = ("header", "numbers", "mm_offsets")
 
 

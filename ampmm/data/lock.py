@@ -48,6 +48,12 @@ class WriterLock:
         except FileNotFoundError:
             return False
 
+    def __enter__(self) -> "WriterLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Let the next writer in; once is enough, more do no harm."""
         if self._descriptor is None:

@@ -2,7 +2,7 @@
 
 from ampmm.training.config import TrainingConfig
 from ampmm.training.processes import Processes, choose_device, joined_processes
-from ampmm.training.restore import RestoredRun, restore_run
+from ampmm.training.restore import RestoredRun, read_run_frames, restore_run
 from ampmm.training.trainer import TrainedModel, Trainer
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "TrainingConfig",
     "choose_device",
     "joined_processes",
+    "read_run_frames",
     "restore_run",
 ]

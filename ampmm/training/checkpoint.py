@@ -1,5 +1,6 @@
 """Checkpoints of a training run: tensors and plain values only, written whole or not at all."""
 
+import contextlib
 import os
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ampmm.errors import InputError
+from ampmm.errors import DataFileError, InputError
 from ampmm.training.config import TrainingConfig
 
 # Where files lie may change between two parts of a run; what is in them may not.
@@ -15,10 +16,25 @@ _MAY_MOVE = ("data", "extra_data", "base_data")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write to a neighbouring file first and rename, so that a kill leaves the previous checkpoint."""
+    """Write to a neighbouring file first and rename, so that a kill or a power cut leaves the previous checkpoint.
+
+    Raises:
+        DataFileError: the disk is full, or the folder cannot be written to.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's own, of a full disk
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise DataFileError(
+            f"checkpoint: cannot write {path}: {error}. An earlier checkpoint there is untouched; free some space or mend the "
+            "folder's rights, then go on with --resume"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import torch
 
+from ampmm.data.combine import first_frames
 from ampmm.data.hdf5 import read_frames
 from ampmm.data.schema import FrameSet
 from ampmm.errors import InputError
+from ampmm.training.checkpoint import read_checkpoint
 from ampmm.training.config import TrainingConfig
 from ampmm.training.trainer import TrainedModel, Trainer
 
@@ -22,6 +24,19 @@ class RestoredRun(NamedTuple):
     extra: list[FrameSet]  # of config.extra_data
     trained: TrainedModel
     base: list[FrameSet]  # of config.base_data
+
+
+def read_run_frames(config: TrainingConfig, checkpoint: Path | None = None) -> tuple[FrameSet, list[FrameSet], list[FrameSet]]:
+    """The frames of a run: of its data, of each extra file, of each base file.
+
+    With the checkpoint of a run that has begun, only the frames that were there then: labelling appends to files.
+    """
+    frames, *extra = (read_frames(path) for path in (config.data, *config.extra_data))
+    if checkpoint is not None:
+        counts = read_checkpoint(checkpoint).get("n_frames", [])  # older ones do not hold them
+        if len(counts) == 1 + len(extra):
+            frames, *extra = (first_frames(each, count) for each, count in zip((frames, *extra), counts, strict=True))
+    return frames, extra, [read_frames(path) for path in config.base_data]
 
 
 def restore_run(
@@ -47,8 +62,7 @@ def restore_run(
         config = dataclasses.replace(config, extra_data=list(extra_data))
     if base_data:
         config = dataclasses.replace(config, base_data=list(base_data))
-    frames, extra = read_frames(config.data), [read_frames(path) for path in config.extra_data]
-    base = [read_frames(path) for path in config.base_data]
+    frames, extra, base = read_run_frames(config, folder / "checkpoint.pt")
     trainer = Trainer(config, frames, folder, device, extra, base)
     trainer.resume()
     trainer.settle_offset()

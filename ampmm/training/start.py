@@ -116,24 +116,31 @@ def _for_elements(source: str | Path, weights: dict[str, Tensor], elements: Any,
         raise InputError(
             f"start_from: {source} knows the elements {list(elements)}, the data of this run have {own}: none in common"
         )
-    here, there = [own.index(number) for number in known], [list(elements).index(number) for number in known]
-    by_element = _by_element(model)
-    fitting = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    for name, value in fitting.items():
-        if name in by_element:
-            value[..., here] = weights[name][..., there].to(value)
+    here, there = (torch.tensor([list(each).index(number) for number in known]) for each in (own, elements))
+    dimensions, fitting = _element_dimensions(model), {}
+    for name, value in model.state_dict().items():
+        theirs = weights[name].to(value)
+        if name in dimensions:
+            along = dimensions[name]
+            chosen = theirs.index_select(along, there.to(value.device))
+            fitting[name] = value.detach().clone().index_copy_(along, here.to(value.device), chosen)
         else:
-            fitting[name] = weights[name]
+            fitting[name] = theirs
     return fitting
 
 
-def _by_element(model: Model) -> set[str]:
-    """Names of the weights whose last dimension runs over the elements: those that one element more makes longer."""
+def _element_dimensions(model: Model) -> dict[str, int]:
+    """The dimension that runs over the elements, of each weight that has one: one element more makes it longer."""
     elements = model.hyperparameters.elements
     another = next(number for number in range(1, len(elements) + 2) if number not in elements)
     with torch.random.fork_rng(devices=[]):
         longer = type(model)(replace(model.hyperparameters, elements=(*elements, another))).state_dict()
-    return {name for name, value in model.state_dict().items() if value.shape != longer[name].shape}
+    found = {}
+    for name, value in model.state_dict().items():
+        differing = [i for i, (here, there) in enumerate(zip(value.shape, longer[name].shape, strict=True)) if here != there]
+        if differing:
+            found[name] = differing[0]
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The training loop: batches, optimiser steps, validation, checkpoints."""
 
 import csv
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ LOG_FIELDS = (
     "step", "minutes", "learning_rate", "loss", "train_energy_rmse", "train_forces_qm_rmse", "train_forces_mm_rmse",
     "validation_energy_mae", "validation_forces_qm_mae", "validation_forces_mm_mae",
 )  # fmt: skip
+_REMEDY = "lower learning_rate or gradient_clip, or look for damaged frames with `ampmm evaluate`"
 FRAMES_FOR_OFFSET = 256  # of the training frames; their mean error settles the offset of a model, at its start or its end
 
 
@@ -89,6 +91,7 @@ class Trainer:
         # Extra frames come after those that are split, whose indices stay.
         self.training_frames = np.concatenate([self.split.train, np.arange(frames.n_frames, everything.n_frames)])
         self.fingerprint = "+".join(fingerprint(each) for each in (frames, *extra))
+        self.n_frames = [each.n_frames for each in (frames, *extra)]
         self.system = _describe(frames, base)
         self.n_atoms = len(frames.numbers)
         if base:
@@ -169,6 +172,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "fingerprint": self.fingerprint,
             "system": self.system,
+            "n_frames": self.n_frames,
             "parent": self.parent,
             "step": self.step,
             "minutes": self.minutes,
@@ -218,9 +222,11 @@ class Trainer:
         """Rows logged after the checkpoint are of steps that are done again."""
         path = self.folder / "log.csv"
         if self.processes.is_first and path.exists():
-            header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in rows if float(row.split(",", 1)[0]) <= self.step]
-            path.write_text(header + "".join(kept), encoding="utf-8")
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in lines[1:] if float(row.split(",", 1)[0]) <= self.step]
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join([*lines[:1], *kept]), encoding="utf-8")
+            os.replace(partial, path)
 
     def averaged_model(self) -> Model:
         """The model with the weights that are kept."""
@@ -247,11 +253,10 @@ class Trainer:
         parameters = list(self.model.parameters())
         loss = self.processes.add_up_gradients(parameters, self._gradients(evaluator, batch, parameters))
         if not torch.isfinite(loss[0]):
-            raise InputError(
-                f"training: the loss is {loss[0].item()} at step {self.step}; lower learning_rate or gradient_clip, "
-                "or look for damaged frames with `ampmm evaluate`"
-            )
-        torch.nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
+            raise InputError(f"training: the loss is {loss[0].item()} at step {self.step}; {_REMEDY}")
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
+        if not torch.isfinite(norm):  # clipping has spread it over all gradients: the weights would follow
+            raise InputError(f"training: the gradient is {norm.item()} at step {self.step}; {_REMEDY}")
         self.optimizer.step()
         self.scheduler.step()
         if self.config.ema_decay > 0.0:
@@ -294,7 +299,7 @@ class Trainer:
         if not self.processes.is_first:
             return row
         path = self.folder / "log.csv"
-        new = not path.exists()
+        new = not path.exists() or path.stat().st_size == 0
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
@@ -334,6 +339,9 @@ class Trainer:
 def _check_given(name: str, given: Sequence[FrameSet], files: list[str]) -> None:
     if len(given) != len(files):
         raise InputError(f"{name}: expected the frames of {files}, got {len(given)} sets of frames")
+    for each, file in zip(given, files, strict=True):
+        if not each.n_frames:
+            raise InputError(f"{name}_data: {file} holds no frames; label some into it, or leave it out")
 
 
 def _describe(frames: FrameSet, base: Sequence[FrameSet]) -> dict[str, Any]:

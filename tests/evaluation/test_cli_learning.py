@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from support.toy_frames import toy_frames
 
 from ampmm.cli import evaluate, export, info, train
-from ampmm.errors import InputError
+from ampmm.data import FrameWriter, WriterLock, read_frames
+from ampmm.errors import DataFileError, InputError
 from ampmm.export import load_model
 
 
@@ -32,6 +34,26 @@ def test_an_existing_folder_is_refused_and_left_alone(toy_folder):
 def test_resume_needs_a_run(toy_folder, tmp_path):
     with pytest.raises(InputError, match="there is no run in"):
         ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "nothing", "--resume")
+
+
+def test_a_run_goes_on_when_frames_were_labelled_into_its_file_since(toy_folder, tmp_path):
+    data = tmp_path / "frames.h5"
+    data.write_bytes((toy_folder / "frames.h5").read_bytes())
+    assert ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run", "--data", data).exit_code == 0
+    frames, header = toy_frames(5, seed=5), read_frames(data).header
+    with FrameWriter(data, header, frames.numbers, append=True) as writer:
+        writer.append(*(frames.record(i)._replace(source_index=100 + i) for i in range(5)))
+    ampmm(export, tmp_path / "run", "-o", tmp_path / "grown.pt", "--data", data)
+    card, before = (load_model(path).card for path in (tmp_path / "grown.pt", tmp_path / "run" / "model.pt"))
+    assert card.data["frames"] == 24
+    assert card.errors["test"]["energy"] == pytest.approx(before.errors["test"]["energy"])
+    again = ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run", "--data", data, "--resume")
+    assert again.exit_code == 0 and "of 24 in" in again.output
+
+
+def test_two_processes_do_not_write_one_run(toy_folder):
+    with WriterLock(toy_folder / "run" / "checkpoint.pt"), pytest.raises(DataFileError, match="another process is writing"):
+        ampmm(train, toy_folder / "train.yaml", "-o", toy_folder / "run", "--resume")
 
 
 def test_bad_data_leaves_no_folder_behind(toy_folder, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.toy_frames import toy_frames
 
-from ampmm.data.combine import concatenated
+from ampmm.data.combine import concatenated, first_frames
 from ampmm.errors import InputError
 from ampmm.training import Trainer, TrainingConfig
 
@@ -48,6 +48,11 @@ def test_extra_frames_are_trained_on_and_leave_the_split_alone(tmp_path):
     with_extra.run(progress=False)
     with pytest.raises(InputError, match="trained on other frames"):
         Trainer(with_extra.config, frames, tmp_path / "a", extra=[toy_frames(6, seed=2)]).resume()
+
+
+def test_an_empty_extra_file_is_refused_before_the_training(tmp_path):
+    with pytest.raises(InputError, match=r"extra_data: 0.h5 holds no frames; label some"):
+        run_in(tmp_path / "a", toy_frames(12), [first_frames(toy_frames(4), 0)])
 
 
 def test_extra_frames_of_another_level_are_refused(tmp_path):

@@ -126,6 +126,22 @@ def test_what_belongs_to_an_element_goes_by_element(parent, tmp_path, source):
     assert np.isfinite(validation_errors(run)).all()
 
 
+def test_amp_bms_keeps_its_elements_in_the_rows_of_its_embedding(tmp_path):
+    values = {"width": 16, "edge_width": 8, "head_width": 8, "n_channels": 2}
+    config = dataclasses.replace(CONFIG, architecture="amp-bms", hyperparameters=values)
+    folders = [tmp_path / name for name in ("water", "other")]
+    for folder in folders:
+        folder.mkdir()
+    parent = Trainer(config, toy_frames(40), folders[0])  # elements 1, 8
+    parent.save()
+    run = Trainer(config, higher_level(40, seed=3)._replace(numbers=np.array([9, 8, 9])), folders[1])  # 8, 9
+    own = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.start_from(folders[0])
+    theirs, found = parent.model.state_dict(), run.model.state_dict()
+    assert torch.equal(found["embedding.weight"][0], theirs["embedding.weight"][1])
+    assert torch.equal(found["embedding.weight"][1], own["embedding.weight"][1])
+
+
 def test_other_elements_altogether_are_refused(parent, tmp_path):
     run = Trainer(CONFIG, higher_level(40, seed=3)._replace(numbers=np.array([16, 9, 9])), tmp_path)
     with pytest.raises(InputError, match=r"knows the elements \[1, 8\], the data of this run have \[9, 16\]: none in common"):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from support.toy_frames import toy_frames
 
-from ampmm.errors import InputError
+from ampmm.data.combine import first_frames
+from ampmm.errors import DataFileError, InputError
 from ampmm.physics.coulomb import BareCoulomb
 from ampmm.physics.evaluators import force_evaluator
 from ampmm.training import Trainer, TrainingConfig
@@ -174,13 +175,14 @@ def test_a_kill_while_writing_keeps_the_old_checkpoint(frames, tmp_path, monkeyp
     run.save()
     before = run.checkpoint_path.read_bytes()
 
-    def half_a_file(state, path):
-        path.write_bytes(before[: len(before) // 2])
-        raise OSError("No space left on device")
+    def half_a_file(state, file):
+        file.write(before[: len(before) // 2])
+        raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
 
     monkeypatch.setattr(torch, "save", half_a_file)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataFileError, match=r"cannot write .*checkpoint.pt: .*No space left.* An earlier checkpoint"):
         save_checkpoint(run.checkpoint_path, {})
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert run.checkpoint_path.read_bytes() == before
     trainer(frames, tmp_path).resume()
 
@@ -194,6 +196,32 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_checkpoint(frame
     with pytest.raises(InputError, match="the loss is nan at step 0; lower learning_rate"):
         run.run(progress=False)
     assert run.checkpoint_path.read_bytes() == before
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(frames, tmp_path):
+    run = trainer(frames, tmp_path)
+    before = weights(run.model)
+    next(run.model.parameters()).register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
+    with pytest.raises(InputError, match=r"the gradient is (nan|inf) at step 0; lower learning_rate"):
+        run.run(progress=False)
+    assert torch.equal(weights(run.model), before)
+
+
+def test_frames_labelled_since_then_are_not_this_runs(tmp_path):
+    everything = toy_frames(30)
+    fewer = first_frames(everything, 24)
+    assert fewer.n_frames == 24 and len(fewer.positions_mm) == len(fewer.forces_mm) == fewer.mm_offsets[-1]
+    for index in (0, 23):
+        mine, theirs = fewer.record(index), everything.record(index)
+        assert all(np.array_equal(mine._asdict()[name], value) for name, value in theirs._asdict().items() if name != "driver")
+    assert first_frames(everything, 99) is everything
+
+
+def test_an_empty_log_of_a_full_disk_is_no_hindrance(frames, tmp_path):
+    run = trainer(frames, tmp_path)
+    (tmp_path / "log.csv").touch()
+    run.run(progress=False)
+    assert (tmp_path / "log.csv").read_text().startswith("step,minutes")
 
 
 def test_unlabelled_frames_are_refused(frames, tmp_path):
