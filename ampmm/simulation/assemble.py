@@ -1,5 +1,7 @@
 """From a config to an OpenMM Simulation: files, model, ML/MM System, restraints, barostat, integrator."""
 
+import hashlib
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -121,6 +123,12 @@ def named_model(name: str, system: str) -> Any:
             f"for {system}; give --model. Train one with `ampmm train`, or look at the force field alone with 'classical'"
         )
     return load_model(name)
+
+
+def model_digest(model: Any) -> str:
+    """The first digits of the SHA-256 of a model's file: names are used again; empty for what has no file."""
+    path = getattr(model, "path", None)
+    return "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
 
 
 def _classical_system(structure: Any, files: SystemFiles, preset: Preset | None) -> openmm.System:

@@ -1,6 +1,5 @@
 """What may drive the QM region while frames are sampled, by name."""
 
-import hashlib
 from typing import Final
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from ampmm.embedding import bonds_within, strip_qm_terms
 from ampmm.export import Evaluator, load_model
 from ampmm.reference import LABELLERS, GFNFFDriver, get_labeller
+from ampmm.simulation.assemble import model_digest
 from ampmm.simulation.sampler import Droplet
 from ampmm.units import ANGSTROM_PER_NM
 
@@ -43,8 +43,7 @@ def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Eva
     model = load_model(name)
     model.check_base()
     # Every run of `ampmm train` ends in a model.pt: the name alone would not tell them apart.
-    digest = hashlib.sha256(model.path.read_bytes()).hexdigest()[:8]
-    return model, f"model {model.path.name}, {digest}"
+    return model, f"model {model.path.name}, {model_digest(model)}"
 
 
 def _gfn_ff(droplet: Droplet) -> GFNFFDriver:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import openmm
 from openmm import app
 
+from ampmm.data import WriterLock
 from ampmm.errors import DataFileError, InputError
 
 CHECKPOINT: Final = "checkpoint.chk"
@@ -41,6 +42,16 @@ def refuse_overwrite(folder: Path) -> None:
             f"output: {folder} holds an earlier run ({', '.join(found)}), which is never overwritten; "
             "add --resume to continue it, or give another folder with --output"
         )
+
+
+def only_writer(folder: Path) -> WriterLock:
+    """The folder, made if need be, for this process alone; a context manager.
+
+    Raises:
+        DataFileError: another process runs a simulation there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return WriterLock(folder / TRAJECTORY)
 
 
 def require_run(folder: Path) -> None:
@@ -90,6 +101,7 @@ def load_checkpoint(simulation: app.Simulation, folder: Path) -> Restarted:
     if (folder / STATE).is_file():
         try:
             state = openmm.XmlSerializer.deserialize((folder / STATE).read_text())
+            _reseed(simulation, state.getStepCount())
             simulation.context.setState(state)
             return Restarted(simulation.context.getStepCount(), bitwise=False)
         except (openmm.OpenMMException, UnicodeDecodeError, ValueError) as error:
@@ -98,3 +110,11 @@ def load_checkpoint(simulation: app.Simulation, folder: Path) -> Restarted:
         f"{folder}: expected a checkpoint that fits this System, could read none ({'; '.join(reasons)}); "
         "start again in another folder"
     )
+
+
+def _reseed(simulation: app.Simulation, step: int) -> None:
+    """Other random numbers for thermostat and barostat than those of the run's start; the context begins anew."""
+    for each in (simulation.integrator, *simulation.system.getForces()):
+        if hasattr(each, "setRandomNumberSeed"):
+            each.setRandomNumberSeed(1 + (each.getRandomNumberSeed() + step) % (2**31 - 1))
+    simulation.context.reinitialize()

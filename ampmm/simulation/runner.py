@@ -1,5 +1,6 @@
 """Running a simulation: start or resume, step in chunks, report, guard, checkpoint, stop with the last good frame."""
 
+import dataclasses
 import signal
 import sys
 import time
@@ -15,7 +16,15 @@ from tqdm import tqdm
 
 from ampmm.errors import InputError, SimulationStopped
 from ampmm.simulation import restart
-from ampmm.simulation.assemble import Assembled, assemble, draw_velocities, evaluate_region, make_simulation, named_model
+from ampmm.simulation.assemble import (
+    Assembled,
+    assemble,
+    draw_velocities,
+    evaluate_region,
+    make_simulation,
+    model_digest,
+    named_model,
+)
 from ampmm.simulation.config import SimulationConfig, config_from, read_settings, write_config
 from ampmm.simulation.guard import complaint, finite
 from ampmm.simulation.minimization import minimize_around
@@ -81,16 +90,17 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
     assembled = assemble(config, model)
     _announce(assembled, progress)
     simulation = make_simulation(config, assembled)
-    with _disk_errors(folder, simulation):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(config, folder / restart.CONFIG)
+    config = dataclasses.replace(config, model_digest=model_digest(assembled.region.model))
+    with _disk_errors(folder, simulation), restart.only_writer(folder):
+        restart.refuse_overwrite(folder)
         if progress and config.minimize:
             print(f"minimising (at most {config.minimize} iterations)", file=sys.stderr, flush=True)
         good = _prepare(simulation, config, assembled)
+        write_config(config, folder / restart.CONFIG)  # from here on the folder holds a run
         _write_pdb(folder / restart.INITIAL, assembled.topology, good.state)
         outputs = _open_outputs(config, assembled, folder, None)
         restart.save_checkpoint(simulation, folder)
-    return _run(config, assembled, simulation, outputs, good, progress)
+        return _run(config, assembled, simulation, outputs, good, progress)
 
 
 def resume(folder: Path, steps: int | None = None, model: Any = None, progress: bool = True) -> Result:
@@ -113,8 +123,24 @@ def resume(folder: Path, steps: int | None = None, model: Any = None, progress: 
         settings["steps"] = steps
     config = config_from(settings, str(folder / restart.CONFIG))
     assembled = assemble(config, model)
+    _check_model(config, assembled)
     _announce(assembled, progress)
     simulation = make_simulation(config, assembled)
+    with _disk_errors(folder, simulation), restart.only_writer(folder):
+        return _go_on(config, assembled, simulation, progress)
+
+
+def _check_model(config: SimulationConfig, assembled: Assembled) -> None:
+    found = model_digest(assembled.region.model)
+    if config.model_digest and found and found != config.model_digest:
+        raise InputError(
+            f"--resume: the model {config.model or 'of the system'} is another file than the one the run in {config.folder} "
+            f"began with (SHA-256 {found}… now, {config.model_digest}… then); put that one back, or start another run"
+        )
+
+
+def _go_on(config: SimulationConfig, assembled: Assembled, simulation: app.Simulation, progress: bool) -> Result:
+    folder = config.folder
     restarted = restart.load_checkpoint(simulation, folder)
     if restarted.step >= config.steps:
         raise InputError(
@@ -123,9 +149,8 @@ def resume(folder: Path, steps: int | None = None, model: Any = None, progress: 
         )
     if not restarted.bitwise:
         print(f"{restart.CHECKPOINT} does not load here; continuing from {restart.STATE} with new random numbers.")
-    with _disk_errors(folder, simulation):
-        outputs = _open_outputs(config, assembled, folder, restarted.step)
-        write_config(config, folder / restart.CONFIG)
+    outputs = _open_outputs(config, assembled, folder, restarted.step)
+    write_config(config, folder / restart.CONFIG)
     return _run(config, assembled, simulation, outputs, Good(restarted.step, _state(simulation)), progress)
 
 
@@ -241,6 +266,8 @@ def _checked(simulation: app.Simulation, assembled: Assembled, step: int, good: 
         reason = _check(state, assembled, evaluation)
     except openmm.OpenMMException as error:  # the model's force itself refuses positions that are not finite
         reason = f"OpenMM stopped ({error})"
+    except InputError as error:  # so does the model
+        reason = str(error)
     if reason:
         _stop(reason, assembled, folder, good, step)
     return Good(step, state), evaluation

@@ -191,11 +191,11 @@ class Sampler:
     def restore(self, path: Path) -> None:
         """Positions, velocities, time and step count of a state that `save` wrote."""
         state = openmm.XmlSerializer.deserialize(path.read_text())
+        # The same random numbers again would repeat the start of the trajectory's noise. The seed counts when a context begins;
+        # preserveState would bring the old generator back.
+        self._integrator.setRandomNumberSeed(1 + (self._settings.seed + state.getStepCount()) % (2**31 - 1))
+        self.context.reinitialize()
         self.context.setState(state)
-        # The same random numbers again would repeat the start of the trajectory's noise.
-        seed = 1 + (self._settings.seed + self.context.getStepCount()) % (2**31 - 1)
-        self._integrator.setRandomNumberSeed(seed)
-        self.context.reinitialize(preserveState=True)
 
     def save(self, path: Path) -> None:
         """Write the state, replacing the last one in one step."""
@@ -220,8 +220,14 @@ class Sampler:
         self.context.setVelocities(state.getVelocities())
 
     def record(self, index: int, time: float, driver: str) -> Record:
-        """The present frame, on its way into a file; `time` in ps."""
+        """The present frame, on its way into a file; `time` in ps.
+
+        Raises:
+            SimulationStopped: the positions turned NaN.
+        """
         positions = self.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+        if not np.isfinite(positions).all():
+            raise SimulationStopped(f"frame {index}: the positions are not finite. The frames before are stored")
         settings = self._settings
         qm, mm = positions[self._qm], positions[self._mm]
         near = molecules_within(qm, mm, self._molecule, settings.mm_region)[self._charged]

@@ -134,7 +134,7 @@ def sample(
                     pending = []
                     sampler.save(state_file)
                     progress(writer.n_frames, total)
-        except (LabellingError, SimulationStopped, KeyboardInterrupt):
+        except (Exception, KeyboardInterrupt):  # also a model's own InputError, of energies that are not finite
             writer.append(*pending)
             raise
         writer.append(*pending)

@@ -1,5 +1,6 @@
 """Runs: what they write, that resuming continues the same trajectory, that they stop with the last good frame."""
 
+import hashlib
 import os
 import signal
 import threading
@@ -104,6 +105,39 @@ def test_unreadable_checkpoint_falls_back_on_the_state(small_system, tmp_path, c
         resume(tmp_path / "a", 60, progress=False)
 
 
+def test_going_on_from_the_state_does_not_repeat_the_noise(small_system, tmp_path):
+    run(small_system, tmp_path / "a", steps=20)
+    (tmp_path / "a" / restart.CHECKPOINT).unlink()
+    settings = config(small_system, tmp_path / "a")
+    simulation = make_simulation(settings, assemble(settings))  # with the generator of the run's start
+    simulation.context.setState(openmm.XmlSerializer.deserialize((tmp_path / "a" / restart.STATE).read_text()))
+    simulation.step(20)
+    resume(tmp_path / "a", 40, progress=False)
+    repeated = simulation.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    assert np.abs(frames(tmp_path / "a").xyz[-1] - repeated).max() > 1e-3
+
+
+def test_two_processes_do_not_write_one_run(small_system, tmp_path):
+    run(small_system, tmp_path / "a", steps=20)
+    for call in (lambda: resume(tmp_path / "a", 40, progress=False), lambda: run(small_system, tmp_path / "b")):
+        both = restart.only_writer(tmp_path / "a"), restart.only_writer(tmp_path / "b")
+        with both[0], both[1], pytest.raises(DataFileError, match=r"trajectory.dcd: another process is writing"):
+            call()
+    assert resume(tmp_path / "a", 40, progress=False).step == 40
+
+
+def test_another_model_under_the_same_name_does_not_go_on(small_system, tmp_path):
+    model = write_stand_in(tmp_path / "m.pt")
+    run(small_system, tmp_path / "a", steps=20, model=str(model), platform="CPU")
+    assert resume(tmp_path / "a", 30, progress=False).step == 30
+    stored = tmp_path / "a" / restart.CONFIG
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:8]
+    assert digest in stored.read_text()
+    stored.write_text(stored.read_text().replace(digest, "deadbeef"))
+    with pytest.raises(InputError, match=r"m.pt is another file than the one the run in .* began with"):
+        resume(tmp_path / "a", 40, progress=False)
+
+
 def test_resume_needs_a_run(tmp_path):
     with pytest.raises(InputError, match=r"found no config\.yaml"):
         resume(tmp_path, progress=False)
@@ -185,6 +219,23 @@ def test_nan_while_minimising_is_explained(small_system, tmp_path, springs):
     springs.scale = float("nan")
     with pytest.raises(SimulationStopped, match=r"before the first step: .*Nothing was run"):
         start(config(small_system, tmp_path / "a"), model=springs, progress=False)
+    springs.scale = 1.0  # the same command, with what was wrong mended
+    assert start(config(small_system, tmp_path / "a", steps=10), model=springs, progress=False).step == 10
+
+
+def test_a_model_that_refuses_a_frame_stops_the_run_like_nan(small_system, tmp_path, springs, monkeypatch):
+    calls = []
+
+    def refusing(*arguments):
+        calls.append(1)
+        if len(calls) > 2:
+            raise InputError("positions_qm: expected a frame the model can handle, got energy nan")
+        return evaluate_region(*arguments)
+
+    monkeypatch.setattr("ampmm.simulation.runner.evaluate_region", refusing)
+    with pytest.raises(SimulationStopped, match=r"stopped at step 20: positions_qm: expected .* The last good frame, of"):
+        start(config(small_system, tmp_path / "a", minimize=0), model=springs, progress=False)
+    assert (tmp_path / "a" / "last_good.pdb").is_file()
 
 
 def test_leaving_the_training_bounds_stops_the_run(small_system, tmp_path, springs):

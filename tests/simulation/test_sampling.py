@@ -137,6 +137,34 @@ def test_a_failing_engine_keeps_its_message_and_the_frames_before(droplet, tmp_p
     assert moved.max() < 0.2  # Å in 2 fs: the same trajectory goes on
 
 
+def test_a_driver_that_refuses_a_frame_leaves_those_before(droplet, tmp_path):
+    class Refuses(Springs):
+        def evaluate(self, *arguments):
+            if self.calls == counter.calls - 40:
+                raise InputError("energies are not finite")
+            return super().evaluate(*arguments)
+
+    counter = Springs()
+    run(droplet, tmp_path / "count.h5", counter)
+    with pytest.raises(InputError, match="not finite"):
+        run(droplet, tmp_path / "frames.h5", Refuses(), settings=replace(SETTINGS, flush=1000))
+    assert read_frames(tmp_path / "frames.h5").n_frames > 10
+
+
+def test_going_on_does_not_repeat_the_noise(droplet, tmp_path):
+    first, repeating, going_on = (Sampler(droplet, Springs(), SETTINGS) for _ in range(3))
+    first.equilibrate(lambda text: None)
+    first.step(10)
+    first.save(tmp_path / "state.xml")
+    repeating.context.setState(openmm.XmlSerializer.deserialize((tmp_path / "state.xml").read_text()))
+    going_on.restore(tmp_path / "state.xml")
+    assert going_on.context.getStepCount() == repeating.context.getStepCount() == 10
+    for each in (repeating, going_on):
+        each.step(10)
+    ends = [each.context.getState(positions=True).getPositions(asNumpy=True)._value for each in (repeating, going_on)]
+    assert np.abs(ends[0] - ends[1]).max() > 1e-4
+
+
 def test_a_trajectory_can_be_made_longer_but_not_changed(droplet, tmp_path):
     path = tmp_path / "frames.h5"
     run(droplet, path)
