@@ -46,12 +46,19 @@ def test_every_command_is_one_of_ampmm(make_data, name, tmp_path):
     assert len(set(trajectories)) == len(trajectories)
 
 
-@pytest.mark.parametrize("name", ["ra", "sam"])
-def test_the_sets_have_ten_thousand_frames(make_data, name, tmp_path):
-    (sampling, label), *_ = make_data.commands(SYSTEMS / name, tmp_path, 1, 1.0)
-    assert Path(parsed(label)["output"]).stem == yaml.safe_load((SYSTEMS / name / "train.yaml").read_text())["data"][:-3]
-    options = [parsed(words) for words in sampling]
-    assert sum(round(1e3 * each["time"] / each["interval"]) for each in options) >= 10_000
+@pytest.mark.parametrize("name", ["uracil", "ra", "sam"])
+def test_the_sets_have_ten_thousand_frames_and_the_names_that_training_expects(make_data, name, tmp_path):
+    frames = {}
+    for sampling, label in make_data.commands(SYSTEMS / name, tmp_path, 1, 1.0):
+        options = [parsed(words) for words in sampling]
+        frames[Path(parsed(label)["output"]).name] = sum(round(1e3 * each["time"] / each["interval"]) for each in options)
+    wanted = set()
+    for path in SYSTEMS.glob(f"{name}/*.yaml"):
+        settings = yaml.safe_load(path.read_text())
+        if settings.get("name") == name and "n_train" in settings:
+            wanted |= {settings["data"], *settings.get("extra_data", [])}
+            assert settings["n_train"] + settings["n_validation"] + settings["n_test"] <= frames[settings["data"]]
+    assert wanted and sum(frames[each] for each in wanted) >= 10_000
 
 
 def test_a_trajectory_that_was_begun_is_resumed(make_data, tmp_path):
