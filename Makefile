@@ -19,7 +19,7 @@ help:
 	@sed -n '1,2p' Makefile | cut -c3-
 	@echo "make lint       ruff: style and imports"
 	@echo "make benchmark  milliseconds per MD step, and ampmm's own share of them"
-	@echo "make plugin     the native operators, which make models faster on the CPU (needs a C++ compiler)"
+	@echo "make plugin     the native operators, which make models faster on the CPU (needs a C++17 compiler and ninja)"
 	@echo "make install    only the virtual environment, in $(VENV)"
 	@echo "make clean      removes $(VENV) and caches; runs/ stays"
 

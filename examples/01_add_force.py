@@ -14,5 +14,6 @@ system, qm_atoms = ampmm.create_mixed_system(amber.topology, mm_system, "resname
 integrator = LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 0.5 * unit.femtoseconds)
 simulation = app.Simulation(amber.topology, system, integrator)
 simulation.context.setPositions(amber.positions)
+simulation.context.setVelocitiesToTemperature(300 * unit.kelvin)
 simulation.reporters.append(app.StateDataReporter(sys.stdout, 100, step=True, potentialEnergy=True, temperature=True))
 simulation.step(int(n_steps))

@@ -1,6 +1,7 @@
 """Builds the native operators for this machine and this torch: `python plugin/build.py` (or `make plugin`).
 
-The library goes where `ampmm.nn.native` looks for it. Needed: a C++17 compiler (g++ or clang++, or $CXX) and ninja.
+The library goes where `ampmm.nn.native` looks for it. Needed: a C++17 compiler (g++ or clang++, or $CXX) and ninja,
+on the PATH or beside the interpreter, where pip puts it.
 """
 
 import argparse
@@ -27,6 +28,8 @@ def main() -> int:
     if target.exists() and not given.force:
         print(f"native operators: {target} is up to date")
         return 0
+    # torch calls ninja by name; pip puts it beside the interpreter, which is not on the PATH of an environment not activated.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     missing = missing_tools()
     if missing:
         print(f"native operators: not built, {missing}; ampmm runs without them", file=sys.stderr)
@@ -48,7 +51,7 @@ def missing_tools() -> str:
     if shutil.which(compiler) is None:
         return f"there is no C++ compiler {compiler!r} (Debian and Ubuntu: apt-get install g++)"
     if shutil.which("ninja") is None:
-        return "there is no ninja (pip install ninja, or apt-get install ninja-build)"
+        return f"there is no ninja ({sys.executable} -m pip install ninja, or apt-get install ninja-build)"
     return ""
 
 

@@ -13,7 +13,7 @@ from ampmm.cli import COMMANDS, group
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("systems/*/README.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("systems/**/README.md")])
 
 
 def blocks(text: str, language: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from ampmm.errors import InputError
     "--scheduler",
     default="",
     metavar="ADDRESS",
-    help="Label on the workers of this Dask scheduler, e.g. tcp://host:8786, instead of processes here (ampmm[dask]).",
+    help="Label on the workers of this Dask scheduler, e.g. tcp://host:8786, instead of processes here; needs the extra dask.",
 )
 @click.option("--retry-failed", is_flag=True, help="Compute frames again whose calculation failed in an earlier run.")
 @click.option(

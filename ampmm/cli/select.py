@@ -35,7 +35,7 @@ def command(frames, models, count, round_, measure, spacing, diversity, ceiling,
     \b
     Example:
       ampmm select md_350K.h5 md_400K.h5 -m a.pt -m b.pt -n 500 --round 1 -o round1.h5
-      ampmm label round1.h5 -o data.h5 --workers 2
+      ampmm label round1.h5 -o round1_gfn2.h5 --workers 2
     """
     from tqdm import tqdm
 

@@ -51,8 +51,8 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
     """Run ML/MM molecular dynamics.
 
     SYSTEM is a folder name under systems/ (such as uracil) or a path to a folder with a system.yaml; CONFIG is a YAML
-    file of settings, named as the options are with underscores (plus distance_slack and force_slack). Options go
-    before the file's settings. With --preset it may be a STRUCTURE: a PDB or mmCIF file, which gets hydrogens, water and
+    file of settings, named as the options are with underscores (plus distance_slack and force_slack). Options
+    override the file's settings. With --preset it may be a STRUCTURE: a PDB or mmCIF file, which gets hydrogens, water and
     ions if it has no water (solvated.pdb in the run's folder), or an Amber or GROMACS topology with --coordinates.
 
     \b

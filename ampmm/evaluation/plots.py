@@ -163,7 +163,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise BackendError("plots need matplotlib, which is not installed: pip install 'ampmm[plots]'") from None
+        raise BackendError("plots need matplotlib, which is missing: pip install '.[plots]' in a clone of ampmm") from None
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 

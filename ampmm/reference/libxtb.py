@@ -13,7 +13,7 @@ import numpy as np
 from ampmm.errors import BackendError, LabellingError
 
 _INSTALL = (
-    "Install it with `pip install 'ampmm[xtb]'` (Python 3.11) or as the system package libxtb-dev, "
+    "Install it with `pip install '.[xtb]'` in a clone of ampmm (Python 3.11), or as the system package libxtb-dev, "
     "or point AMPMM_LIBXTB at libxtb.so"
 )
 

@@ -67,7 +67,7 @@ def run_on_dask(tasks: Iterable[Task], job: Job, scheduler: str) -> Iterator[Res
         from dask.distributed import Client
         from distributed import KilledWorker
     except ImportError as error:
-        raise BackendError(f"--scheduler needs Dask: pip install 'ampmm[dask]' ({error})") from error
+        raise BackendError(f"--scheduler needs Dask: pip install '.[dask]' in a clone of ampmm ({error})") from error
     try:
         client = Client(scheduler, timeout=_PATIENCE, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:

@@ -40,5 +40,5 @@ def test_what_is_no_log_is_refused(tmp_path, text):
 
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(BackendError, match=r"pip install 'ampmm\[plots\]'"):
+    with pytest.raises(BackendError, match=r"pip install '\.\[plots\]'"):
         plot_parity(noisy(2, 2), "toy", tmp_path / "parity.png")

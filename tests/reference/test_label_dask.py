@@ -34,13 +34,13 @@ def source(tmp_path):
 
 def test_without_dask_the_message_says_how_to_get_it(source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    with pytest.raises(BackendError, match=r"pip install 'ampmm\[dask\]'"):
+    with pytest.raises(BackendError, match=r"pip install '\.\[dask\]'"):
         label_frames([source], tmp_path / "labelled.h5", scheduler="tcp://127.0.0.1:1")
     assert not (tmp_path / "labelled.h5").exists()
 
 
 def test_a_cluster_gives_the_labels_of_this_machine_and_survives_a_worker(source, tmp_path):
-    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ampmm[dask]'")
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
     ) as cluster:
@@ -60,7 +60,7 @@ def test_a_cluster_gives_the_labels_of_this_machine_and_survives_a_worker(source
 
 
 def test_an_address_where_nobody_answers_is_named(source, tmp_path, monkeypatch):
-    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ampmm[dask]'")
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
     monkeypatch.setattr("ampmm.reference.workers._PATIENCE", 1)
     for address in ("tcp://127.0.0.1:1", "nonsense://x"):
         with pytest.raises(BackendError, match=f"expected the address of a running Dask scheduler.*got '{address}'"):
