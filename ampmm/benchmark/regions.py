@@ -4,6 +4,7 @@ What an evaluation costs depends on the numbers of atoms, charges and pairs, not
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -52,8 +53,8 @@ def parse_region(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def random_region(n_qm: int, n_mm: int, seed: int = 0) -> Region:
-    """A ball of `n_qm` atoms with the `n_mm` charges nearest to it."""
+def random_region(n_qm: int, n_mm: int, seed: int = 0, elements: Sequence[int] = ELEMENTS) -> Region:
+    """A ball of `n_qm` atoms, of `elements` (atomic numbers) in turn, with the `n_mm` charges nearest to it."""
     random = np.random.default_rng(seed)
     qm = _random_ball(n_qm, random)
     half = 1.15 * ((n_mm / ATOM_DENSITY + 12 * n_qm) * 0.75 / np.pi) ** (1 / 3)
@@ -61,7 +62,7 @@ def random_region(n_qm: int, n_mm: int, seed: int = 0) -> Region:
     nearest = np.min([np.linalg.norm(mm - atom, axis=-1) for atom in qm], axis=0)
     order = np.argsort(nearest)
     chosen = order[nearest[order] > MM_SPACING][:n_mm]
-    numbers = np.array(ELEMENTS)[np.arange(n_qm) % len(ELEMENTS)]
+    numbers = np.resize(elements, n_qm)
     return Region(numbers, qm, mm[chosen], np.resize(WATER_CHARGES, n_mm)[: len(chosen)])
 
 

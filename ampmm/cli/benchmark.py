@@ -71,7 +71,7 @@ def command(
     for name, (n_qm, n_mm) in sizes.items():
         measured += measure_region(
             name,
-            [random_region(n_qm, n_mm, seed) for seed in range(batch)],
+            [random_region(n_qm, n_mm, seed, network.hyperparameters.elements) for seed in range(batch)],
             network,
             chosen,
             cutoff=cutoff,

@@ -26,6 +26,7 @@ from ampmm.errors import DataFileError, InputError
 _FRAMES_PER_CHUNK = 32
 _MM_ROWS_PER_CHUNK = 16384
 _FAILURES = {"trajectory": "int32", "source_index": "int64", "reason": "S256"}  # datasets failed_*, as far as n_failed says
+_SYSTEM, _LEVEL = ("system", "qm_charge", "mm_region", "boundary"), ("level_of_theory", "level_settings")
 
 
 class FrameWriter:
@@ -35,7 +36,8 @@ class FrameWriter:
         path: the file; refused when it exists, unless `append`.
         header: what holds for all frames.
         numbers: (N,) atomic numbers of the QM atoms.
-        append: continue an existing file; its header and numbers must agree.
+        append: continue an existing file; its header and numbers must agree. A labelled file without frames may be of another
+            level or other settings: it is begun anew, and its list of failures with it.
 
     Raises:
         DataFileError: the file exists already, is another system's or another level's, or has another writer.
@@ -60,7 +62,7 @@ class FrameWriter:
     def _opened(self, exists: bool) -> h5py.File:
         if not exists:
             return _create(self._path, self._header, self._numbers, self._fields)
-        _rewrite_committed(self._path, self._header, self._numbers)
+        _put_in_order(self._path, self._header, self._numbers)
         file = h5py.File(self._path, "r+", libver="latest")
         file.attrs["sampling"] = _json(_joined_sampling(file, self._header))
         return file
@@ -222,36 +224,45 @@ def _create(path: Path, header: Header, numbers: np.ndarray, fields: tuple[Field
     return file
 
 
-def _rewrite_committed(path: Path, header: Header, numbers: np.ndarray) -> None:
-    """Put a file in order for appending, after checking that it is the same system at the same level.
+def _put_in_order(path: Path, header: Header, numbers: np.ndarray) -> None:
+    """Make a file ready for appending, after checking that it is the same system at the same level.
 
     A killed writer leaves HDF5's own "open for writing" mark, and rows that were never committed; a file of an older
     schema lacks datasets. In both cases the committed frames are copied to a new file, which takes the old one's place
-    in one step.
+    in one step. So does an empty file of the new level where the old one has no frame that a level could be mixed with.
     """
     with open_frames(path) as file:
         old = header_of(file, path)
-        for name in ("system", "qm_charge", "mm_region", "boundary", "level_of_theory", "level_settings"):
-            if getattr(old, name) != getattr(header, name):
-                raise DataFileError(
-                    f"{path}: {name} is {getattr(old, name)!r} in the file and {getattr(header, name)!r} now; "
-                    "appending would mix two data sets. Write to another file"
-                )
+        anew = old.labelled and header.labelled and int(file["n_frames"][()]) == 0 and not _same(old, header, _LEVEL)
+        _check_same(path, old, header, _SYSTEM if anew else _SYSTEM + _LEVEL)
         if not np.array_equal(file["numbers"][:], numbers):
             what = difference_of_atoms(file["numbers"][:], numbers)
             raise DataFileError(f"{path}: its QM atoms differ from these: {what}; write to another file")
         current = version_of(file) == SCHEMA_VERSION
-    if current:
+    if current and not anew:
         with contextlib.suppress(OSError):  # marked by a killed writer
             h5py.File(path, "r+", libver="latest").close()
             return
-    frames, failures = read_frames(path), read_failures(path)
+    frames, failures = read_frames(path), [] if anew else read_failures(path)
     copy = path.with_name(f".{path.name}.recovered")
     copy.unlink(missing_ok=True)
-    with FrameWriter(copy, old, numbers) as writer:
+    with FrameWriter(copy, header if anew else old, numbers) as writer:
         _append_all(writer, (frames.record(index) for index in range(frames.n_frames)))
         writer.append_failures(*failures)
     os.replace(copy, path)
+
+
+def _same(one: Header, other: Header, names: tuple[str, ...]) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _check_same(path: Path, old: Header, header: Header, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not _same(old, header, (name,)):
+            raise DataFileError(
+                f"{path}: {name} is {getattr(old, name)!r} in the file and {getattr(header, name)!r} now; "
+                "appending would mix two data sets. Write to another file"
+            )
 
 
 def write_whole(path: str | Path, header: Header, numbers: np.ndarray, records: Iterable[Record]) -> int:

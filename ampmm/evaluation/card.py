@@ -39,7 +39,7 @@ def describe_frames(frames: FrameSet, file: str | Path) -> dict[str, Any]:
         "frames": frames.n_frames,
         "boundary": frames.header.boundary,
         "mm_region": frames.header.mm_region,
-        "mm_charges_per_frame": round(len(frames.charges_mm) / frames.n_frames, 1),
+        "mm_charges_per_frame": round(len(frames.charges_mm) / max(1, frames.n_frames), 1),
         "temperatures_K": sorted({each["temperature_K"] for each in trajectories}),
         "span_ps": round(sum(each["span_ps"] for each in trajectories), 3),
         "trajectories": trajectories,

@@ -46,7 +46,8 @@ def label_frames(
 
     Args:
         inputs: files of frames of the same system; labels they carry are ignored.
-        output: the labelled file; an existing one is continued if it is of the same system and level.
+        output: the labelled file; an existing one is continued if it is of the same system and level, and begun anew if it
+            is of another level but has no frames, because all failed.
         engine: name of a labeller, see `get_labeller`.
         options: the engine's settings.
         workers: processes on this machine; with a scheduler it has no meaning.
@@ -105,9 +106,9 @@ def label_frames(
 
 @contextmanager
 def _writer(output: Path, header: Header, numbers: np.ndarray) -> Iterator[FrameWriter]:
-    """The output, new or continued; a new one is taken away again if it ends without a frame.
+    """The output, new or continued; a new one is taken away again if an error ends it before its first frame.
 
-    Otherwise a setting that no frame can be labelled with would stand in the file, and refuse the corrected command.
+    One in which every frame failed stays, with the list of failures; the corrected command begins it anew.
     """
     continued = output.exists()
     with FrameWriter(output, header, numbers, append=continued) as writer:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ampmm.elements import symbol
+from ampmm.elements import symbols
 from ampmm.errors import BackendError, InputError, LabellingError
 from ampmm.reference.base import Labeller, settings_from
+from ampmm.reference.core_potentials import core_potentials, holds_core
 from ampmm.types import Evaluation
 from ampmm.units import ANGSTROM_PER_BOHR, KJ_PER_MOL_PER_ANGSTROM_PER_ATOMIC_UNIT, KJ_PER_MOL_PER_HARTREE
 
@@ -18,7 +19,8 @@ _MM_SITES_PER_BLOCK = 64  # (3, block, n_ao, n_ao) integrals at a time
 class PySCFSettings:
     """Settings of `PySCFLabeller`.
 
-    xc, basis: names as PySCF knows them; "hf" is Hartree–Fock.
+    xc, basis: names as PySCF knows them; "hf" is Hartree–Fock. Core electrons that are not in the basis (of S in lanl2dz,
+        of I in def2-svp) are in its effective core potential.
     grid_level: 0 to 9. At 2 the gradients of uracil have lost nothing yet.
     convergence: of the energy, Hartree.
     max_cycles: of the self-consistent field.
@@ -72,7 +74,7 @@ class PySCFLabeller(Labeller):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"engine": "pyscf", "version": self._version, **asdict(self._settings)}
+        return {"engine": "pyscf", "version": self._version, **asdict(self._settings), "core_potentials": "of the basis"}
 
     def _label(self, numbers, positions_qm, positions_mm, charges_mm, qm_charge) -> Evaluation:
         molecule = self._molecule(numbers, positions_qm, qm_charge)
@@ -103,13 +105,14 @@ class PySCFLabeller(Labeller):
     def _molecule(self, numbers: np.ndarray, positions: np.ndarray, qm_charge: int):
         from pyscf import gto
 
-        bohr = positions / ANGSTROM_PER_BOHR
-        atoms = [(symbol(int(number)), position) for number, position in zip(numbers, bohr, strict=True)]
+        bohr, elements = positions / ANGSTROM_PER_BOHR, symbols(numbers)
+        potentials = core_potentials(self._settings.basis, elements)
         try:
-            return gto.M(
-                atom=atoms,
+            molecule = gto.M(
+                atom=list(zip(elements, bohr, strict=True)),
                 unit="Bohr",  # converted here, so that QM and MM share one constant
                 basis=self._settings.basis,
+                ecp=potentials,
                 charge=qm_charge,
                 spin=self._settings.unpaired,
                 verbose=0,
@@ -119,6 +122,8 @@ class PySCFLabeller(Labeller):
                 f"PySCF: expected a known basis and a charge that fits {self._settings.unpaired} unpaired electrons, "
                 f"got basis {self._settings.basis!r} and qm_charge {qm_charge}: {error}"
             ) from error
+        _check_core(self._settings.basis, set(elements) - set(potentials))
+        return molecule
 
     def _field(self, molecule, positions_mm: np.ndarray, charges_mm: np.ndarray):
         """The self-consistent field object in the field of the charges."""
@@ -161,6 +166,15 @@ def mm_gradient(molecule, density: np.ndarray, positions_mm: np.ndarray, charges
         nuclear = -np.einsum("a,gax,ga->gx", nuclear_charges, away, distances**-3)
         gradient[block] = charges_mm[block, None] * (electrons + nuclear)
     return gradient
+
+
+def _check_core(basis: str, all_electron: set[str]) -> None:
+    lacking = sorted(each for each in all_electron if not holds_core(basis, each))
+    if lacking:
+        raise InputError(
+            f"basis: expected one that holds the core electrons of {', '.join(lacking)}, or whose effective core potential "
+            f"PySCF has under the same name, got {basis!r}; take another, such as def2-svp or lanl2dz"
+        )
 
 
 def _check_functional(xc: str) -> None:

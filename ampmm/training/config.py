@@ -10,10 +10,16 @@ from ampmm.data.splits import SCHEMES
 from ampmm.errors import InputError
 
 _NUMBER = (int, float)
-_EXPECTED = {int: int, float: _NUMBER, str: str}
+_EXPECTED = {int: int, float: _NUMBER, str: str, list[str]: list, dict[str, Any]: dict}
 SCHEDULES = ("exponential", "cosine")
 OPTIMIZERS = ("adam", "muon")
-_WORDS = {int: "a whole number", _NUMBER: "a number", str: "text"}
+_WORDS = {
+    int: "a whole number",
+    _NUMBER: "a number",
+    str: "text",
+    list: "a list of text, as in [a.h5, b.h5], or no line at all",
+    dict: "a mapping of names to values, or no line at all",
+}
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value, expected = getattr(self, each.name), _EXPECTED.get(each.type)
-            if expected is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+            value, expected = getattr(self, each.name), _EXPECTED[each.type]
+            if not _fits(value, expected):
                 hint = "; YAML reads 1e-3 as text, write 1.0e-3" if expected is _NUMBER and isinstance(value, str) else ""
                 raise InputError(f"{each.name}: expected {_WORDS[expected]}, got {value!r}{hint}")
         if self.split not in SCHEMES:
@@ -85,8 +91,9 @@ class TrainingConfig:
             raise InputError(f"cycles: only schedule 'cosine' has more than one, got {self.cycles} with {self.schedule!r}")
         if not self.mm_force_weight >= 0.0:
             raise InputError(f"mm_force_weight: expected 0 or more, got {self.mm_force_weight}")
-        if self.warmup_steps < 0:
-            raise InputError(f"warmup_steps: expected 0 or more, got {self.warmup_steps}")
+        for name in ("seed", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if not 0.0 <= self.force_weight <= 1.0:
             raise InputError(f"force_weight: expected 0 to 1 (λ of Eq. 12), got {self.force_weight}")
         if not 0.0 <= self.ema_decay < 1.0:
@@ -123,3 +130,9 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """The values as YAML and JSON can hold them."""
         return asdict(self)
+
+
+def _fits(value: Any, expected: type | tuple[type, ...]) -> bool:
+    """Whether a value is of the type; the entries of a list and the names of a mapping are text."""
+    inner = value if isinstance(value, (list, dict)) else ()
+    return isinstance(value, expected) and not isinstance(value, bool) and all(isinstance(each, str) for each in inner)

@@ -1,6 +1,7 @@
 """`ampmm benchmark`: its regions, its counts, its table."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,16 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path):
     assert row["n_qm"] == 6 and row["n_mm"] == 40 and row["total"] > 0.0
     again = CliRunner().invoke(command, arguments)
     assert isinstance(again.exception, InputError) and "is not overwritten" in str(again.exception)
+
+
+def test_a_model_gets_a_region_of_its_own_elements(monkeypatch):
+    """One that lacks some of H, C, N and O, here as a card alone: the weights are not asked for."""
+    card = SimpleNamespace(architecture="amp", hyperparameters=SMALL | {"elements": (1, 6, 8)})
+    monkeypatch.setattr("ampmm.export.load_model", lambda model: SimpleNamespace(card=card))
+    arguments = ["6x40", "--model", "ra.pt", "--mode", "eager", "--rounds", "1", "--device", "cpu"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0 and "| 6x40 | eager |" in result.output
+    assert random_region(5, 20, elements=(1, 6, 8)).numbers.tolist() == [1, 6, 8, 1, 6]
 
 
 def test_a_sweep_draws_its_plot(tmp_path, monkeypatch):

@@ -318,6 +318,25 @@ def test_frames_that_failed_are_kept_with_their_reason(tmp_path):
     assert read_failures(path) == [Failure(0, 3, "again")]
 
 
+def test_a_file_without_frames_is_begun_anew_at_another_level(tmp_path):
+    path, other = tmp_path / "a.h5", replace(HEADER, level_of_theory="b3lyp/def2-svp")
+    with FrameWriter(path, HEADER, NUMBERS) as writer:
+        writer.append_failures(Failure(0, 3, "SCF"))
+    write(path, 0, append=True)
+    assert read_failures(path) == [Failure(0, 3, "SCF")]
+    for header, message in ((replace(other, qm_charge=1), "qm_charge"), (replace(HEADER, level_of_theory=""), "level_of_")):
+        with pytest.raises(DataFileError, match=message):
+            FrameWriter(path, header, NUMBERS, append=True)
+    with pytest.raises(DataFileError, match="QM atoms differ"):
+        FrameWriter(path, other, [8, 1, 9], append=True)
+    assert read_failures(path) == [Failure(0, 3, "SCF")]
+    write(path, 2, other, append=True)
+    assert read_header(path) == other and read_failures(path) == [] and read_frames(path).n_frames == 2
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(DataFileError, match="level_of_theory is 'b3lyp/def2-svp' in the file"):
+        write(path, 1, append=True)
+
+
 @pytest.mark.parametrize("driver", ["x" * 97, "Å" * 49, None, b"bytes", "a\0b"])
 def test_a_driver_is_text_that_fits(tmp_path, driver):
     with FrameWriter(tmp_path / "a.h5", HEADER, NUMBERS) as writer, pytest.raises(InputError, match="at most 96 bytes"):

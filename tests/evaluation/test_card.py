@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.toy_frames import LEVEL, toy_frames
 
+from ampmm.data import FrameWriter, read_frames
 from ampmm.data.splits import fingerprint, split_frames
 from ampmm.evaluation import describe_frames, make_card, training_bounds
 from ampmm.evaluation.card import without_folders
@@ -41,6 +42,13 @@ def test_frames_are_described_by_trajectory():
     assert (described["file"], described["frames"], described["temperatures_K"]) == ("frames.h5", 24, [300.0, 350.0])
     assert [each["frames"] for each in described["trajectories"]] == [12, 12]
     assert described["span_ps"] == pytest.approx(0.22)
+
+
+def test_a_file_without_frames_is_described(tmp_path):
+    path, frames = tmp_path / "empty.h5", toy_frames(1)
+    FrameWriter(path, frames.header, frames.numbers).close()
+    described = describe_frames(read_frames(path), path)
+    assert (described["frames"], described["mm_charges_per_frame"], described["trajectories"]) == (0, 0.0, [])
 
 
 def test_folders_of_the_machine_do_not_travel_with_the_card():

@@ -145,6 +145,24 @@ def test_frames_that_do_not_converge_are_listed_and_left_out(tmp_path):
     assert "3 frames could not be labelled" in result.output and "trajectory 0, frame 2: GFN2-xTB did not" in result.output
 
 
+def test_a_file_in_which_every_frame_failed_takes_other_settings(tmp_path):
+    """It holds no label that theirs could be mixed with; its failures were those of the old settings."""
+    source, output = frames_file(tmp_path / "a.h5", 2), tmp_path / "labelled.h5"
+    label_frames([source], output, options={"max_iterations": 1})
+    ice = frames_file(tmp_path / "c.h5", 2, header=Header(**{**vars(HEADER), "system": "ice"}))
+    with pytest.raises(DataFileError, match="system is 'water' in the file and 'ice' now"):
+        label_frames([ice], output)
+    assert len(read_failures(output)) == 2
+    with pytest.raises(InputError, match="cannot have 1 unpaired"):
+        label_frames([source], output, options={"unpaired": 1})
+    assert label_frames([source], output, options={"accuracy": 1.0}) == (2, 0, 0)
+    assert read_failures(output) == [] and keys(output) == [(0, 0), (0, 1)]
+    settings = read_frames(output).header.level_settings
+    assert (settings["max_iterations"], settings["accuracy"]) == (250, 1.0)
+    with pytest.raises(DataFileError, match="level_settings"):
+        label_frames([source], output, options={"max_iterations": 1})
+
+
 def test_a_label_that_is_no_number_is_a_failure():
     """Whatever an engine returns, NaN does not go into a file."""
 

@@ -5,7 +5,8 @@ import pytest
 
 from ampmm.errors import InputError, LabellingError
 from ampmm.reference import get_labeller
-from ampmm.units import COULOMB_CONSTANT
+from ampmm.reference.core_potentials import core_potentials, holds_core
+from ampmm.units import COULOMB_CONSTANT, KJ_PER_MOL_PER_HARTREE
 
 pytest.importorskip("pyscf")
 
@@ -45,6 +46,51 @@ def test_forces_are_the_energy_gradient(settings, charge):
     np.testing.assert_allclose(result.forces_mm, mm, atol=1e-4)
     np.testing.assert_allclose(result.forces_mm.sum(0) + result.forces_qm.sum(0), 0.0, atol=2e-3)
     assert result.charges_qm.sum() == pytest.approx(charge, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "length", "basis", "density_fit", "n_core"),
+    [([16, 1, 1], 1.336, "lanl2dz", False, 10), ([53, 1], 1.609, "def2-svp", True, 28)],
+)
+def test_core_electrons_that_the_basis_leaves_out_are_in_its_potential(numbers, length, basis, density_fit, n_core):
+    """H2S and HI: energies as PySCF's own with `ecp=basis`, forces as their gradient, also of the effective charges."""
+    from pyscf import gto, qmmm, scf
+
+    positions = length * np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.999, -0.04]])[: len(numbers)]
+    sites = SITES + [0.0, 0.0, -1.0]
+    settings = {"xc": "hf", "basis": basis, "convergence": 1e-11, "density_fit": density_fit}
+    labeller = get_labeller("pyscf", **settings)
+    result = labeller.label(numbers, positions, sites, CHARGES)
+    atoms = [(number, position) for number, position in zip(numbers, positions, strict=True)]
+    molecule = gto.M(atom=atoms, basis=basis, ecp=basis, verbose=0)
+    assert molecule.nelectron == sum(numbers) - n_core
+    field = scf.RHF(molecule).density_fit() if density_fit else scf.RHF(molecule)
+    energy = qmmm.mm_charge(field, sites, CHARGES).run(conv_tol=1e-11).e_tot * KJ_PER_MOL_PER_HARTREE
+    assert result.energy == pytest.approx(energy, rel=1e-7)
+    assert labeller.settings["core_potentials"] == "of the basis"
+    qm = finite_difference(lambda x: labeller.label(numbers, x, sites, CHARGES).energy, positions, [0])
+    mm = finite_difference(lambda x: labeller.label(numbers, positions, x, CHARGES).energy, sites, [1])
+    np.testing.assert_allclose(result.forces_qm[:1], qm, atol=2e-3)
+    np.testing.assert_allclose(result.forces_mm[1:], mm, atol=1e-4)
+    np.testing.assert_allclose(result.forces_mm.sum(0) + result.forces_qm.sum(0), 0.0, atol=2e-3)
+    assert result.charges_qm.sum() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("basis", ["gth-dzvp", "ccecp-cc-pvdz"])
+def test_a_basis_without_core_and_without_potential_is_refused(basis):
+    with pytest.raises(InputError, match="basis: expected one that holds the core electrons of S, or whose"):
+        get_labeller("pyscf", xc="hf", basis=basis).label([16, 1, 1], POSITIONS * 1.4, SITES, CHARGES)
+
+
+@pytest.mark.parametrize(
+    ("basis", "symbol", "n_core"),
+    [("def2-svp", "Br", 0), ("6-31g*", "S", 0), ("unc-def2-svp", "I", 28), ("lanl2dz@2s2p", "Cl", 10)]
+    + [("aug-cc-pvdz-pp", "Ag", 28), ("sto-3g", "I", 0)],
+)
+def test_potentials_are_those_of_the_basis(basis, symbol, n_core):
+    found = core_potentials(basis, [symbol])
+    assert (found[symbol][0] if found else 0) == n_core
+    assert holds_core(basis, symbol) or found
 
 
 def test_the_dipole_is_the_response_to_a_field():

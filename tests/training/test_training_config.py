@@ -26,6 +26,13 @@ SHIPPED = [path for path in sorted(ROOT.glob("systems/*/*.yaml")) if "hyperparam
         ({**REQUIRED, "split": "shuffled"}, "split: expected one of random, temporal"),
         ({**REQUIRED, "force_weight": 1.5}, "force_weight: expected 0 to 1"),
         ({**REQUIRED, "ema_decay": 1.0}, "ema_decay: expected 0 to below 1"),
+        ({**REQUIRED, "seed": -1}, "seed: expected 0 or more, got -1"),
+        ({**REQUIRED, "extra_data": "hot.h5"}, "extra_data: expected a list of text, .*, got 'hot.h5'"),
+        ({**REQUIRED, "extra_data": [1]}, r"extra_data: expected a list of text, .*, got \[1\]"),
+        ({**REQUIRED, "extra_data": None}, "extra_data: expected a list of text, .*or no line at all, got None"),
+        ({**REQUIRED, "base_data": None}, "base_data: expected a list of text, .*or no line at all, got None"),
+        ({**REQUIRED, "hyperparameters": None}, "hyperparameters: expected a mapping .*or no line at all, got None"),
+        ({**REQUIRED, "hyperparameters": {3: 1}}, "hyperparameters: expected a mapping of names to values, .*, got {3: 1}"),
     ],
 )
 def test_bad_values_are_refused_by_name(values, message):
