@@ -62,7 +62,7 @@ class PySCFLabeller(Labeller):
         try:
             import pyscf
         except ImportError as error:
-            raise BackendError(f"PySCF does not load: {error}. Install it with `pip install 'ampmm[pyscf]'`") from error
+            raise BackendError(f"PySCF does not load: {error}. Install it with `pip install '.[pyscf]'`") from error
         # Parallelism is over frames, in processes.
         pyscf.lib.num_threads(1)
         self._version = pyscf.__version__
