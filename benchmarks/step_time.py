@@ -1,6 +1,6 @@
 """What an MD step costs, and how much of it is ampmm's own: run `make benchmark`.
 
-In one process, on the same frame of uracil's water box, milliseconds of
+In one process, on the same frame of a system's water box (uracil, ra, sam), milliseconds of
 - an MD step of the whole ML/MM System, for each backend;
 - an MD step of the classical System alone;
 - one call of `ampmm.export.Potential`: pairs, Coulomb sums, model, forces;
@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SYSTEM = Path(__file__).resolve().parents[1] / "systems" / "uracil"
+SYSTEMS = Path(__file__).resolve().parents[1] / "systems"
 COULOMB_CUTOFF = 12.0  # Å, ampmm's default
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="uracil", help="a shipped model or a .pt file")
+    parser.add_argument("--system", default="uracil", help="a folder of systems/")
+    parser.add_argument("--model", help="a shipped model or a .pt file; without it the system's")
     parser.add_argument("--platform", default="CPU", help="of OpenMM")
     parser.add_argument("--threads", type=int, default=1, help="of torch and of OpenMM's CPU platform")
     parser.add_argument("--rounds", type=int, default=15)
@@ -48,17 +49,19 @@ def main() -> None:
 
     import ampmm
     from ampmm.embedding import BACKENDS
+    from ampmm.simulation.system_files import read_system
 
     torch.set_num_threads(given.threads)
-    amber = ampmm.load_structure(SYSTEM / "uracil_box.prmtop", SYSTEM / "uracil_box.inpcrd")
+    files = read_system(SYSTEMS / given.system, "box")
+    amber = ampmm.load_structure(files.topology, files.coordinates)
     classical = amber.create_system(nonbondedMethod=app.PME, nonbondedCutoff=1.0 * unit.nanometer, rigidWater=True)
-    model = ampmm.load_model(given.model, device="cuda" if given.platform == "CUDA" else "cpu")
+    model = ampmm.load_model(given.model or files.model, device="cuda" if given.platform == "CUDA" else "cpu")
     names = [name for name, backend in BACKENDS.items() if not backend.missing()]
     dtype = getattr(torch, given.dtype)
     systems = {"classical": classical}
     for name in names:
         systems[name], qm = ampmm.create_mixed_system(
-            amber.topology, classical, "resname URA", model, backend=name, dtype=dtype
+            amber.topology, classical, files.qm_atoms, model, backend=name, dtype=dtype
         )
     contexts = {name: make_context(system, amber, given) for name, system in systems.items()}
     potential, bare = make_calls(amber, classical, qm, model, dtype)
