@@ -9,7 +9,7 @@ import numpy as np
 import openmm
 import torch
 from openmm import unit
-from openmm.app import Topology
+from openmm.app import Element, Topology
 
 from ampmm.embedding.backends import BACKENDS, FORCE_NAME, get_backend
 from ampmm.embedding.boundary import refuse_boundary, refuse_virtual_sites
@@ -72,7 +72,7 @@ def create_mixed_system(
             any charge the sum of the classical charges, rounded.
         force_group: of the model's force, 0 to 31.
         skin: of the neighbour lists, Å.
-        walls: whether QM distances beyond those of the model's training, as its card has them, are driven back by a steep
+        walls: whether QM distances beyond those of the model's training, as its card has them, are driven back by a
             harmonic wall (`ampmm.physics.walls`). Inside the bounds the walls are zero.
         keep: names of forces to leave as they are; see `strip_qm_terms`.
         dtype: `torch.float32` or `torch.float64`, the model's arithmetic.
@@ -309,7 +309,8 @@ def bonds_within(topology: Topology, qm: np.ndarray) -> list[tuple[int, int]]:
 
 def _walls(model: LoadedModel, numbers: np.ndarray, bonds: Sequence[tuple[int, int]]) -> DistanceWalls:
     bounds = bounds_from_card(model.card.bounds, numbers.tolist(), bonds)
-    return DistanceWalls(torch.as_tensor(bounds.min_distance), torch.as_tensor(bounds.max_distance))
+    masses = [Element.getByAtomicNumber(int(number)).mass.value_in_unit(unit.dalton) for number in numbers]
+    return DistanceWalls(torch.as_tensor(bounds.min_distance), torch.as_tensor(bounds.max_distance), torch.tensor(masses))
 
 
 def _polarization(model: LoadedModel) -> float:

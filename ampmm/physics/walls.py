@@ -1,4 +1,4 @@
-"""Walls at the edge of what a model has seen: a steep rise where two atoms are closer, or a bond longer, than in training.
+"""Walls at the edge of what a model has seen: a rise where two atoms are closer, or a bond longer, than in training.
 
 A network may give any energy to a structure that nothing in training resembled; minimisers and hot starts fall into such
 holes. Inside the bounds the walls are exactly zero.
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from ampmm.geometry.cell import minimum_image
 from ampmm.nn.scatter import scatter_sum
+from ampmm.units import ANGSTROM_PER_NM
 
-STIFFNESS: Final = 1.0e5  # kJ/mol/Å², some 25 times a C–C bond
+# The same for every pair of elements, and slower than a C–H bond's stretch: a time step that suits the bonds suits the walls.
+FREQUENCY: Final = 500.0  # 1/ps, 2650 cm⁻¹; between two carbons some four times as stiff as their bond
+_HYDROGEN: Final = 1.008  # amu
 
 
 class WallTerms(NamedTuple):
@@ -22,15 +25,21 @@ class WallTerms(NamedTuple):
     forces: Tensor  # (N, 3) kJ/mol/Å
 
 
+def wall_stiffness(reduced_masses: Tensor) -> Tensor:
+    """kJ/mol/Å², of reduced masses in amu; 1 amu/ps² is 1 kJ/mol/nm²."""
+    return reduced_masses * (FREQUENCY / ANGSTROM_PER_NM) ** 2
+
+
 class DistanceWalls(nn.Module):
-    """E = ½ k Σ_pairs [max(0, lower - r)² + max(0, r - upper)²].
+    """E = ½ Σ_pairs k_ij [max(0, lower - r)² + max(0, r - upper)²], k_ij = μ_ij ω² with the pair's reduced mass.
 
     Args:
         lower: (N, N) least distances, Å; 0 for none.
         upper: (N, N) greatest distances, Å; infinite for none.
+        masses: (N,) amu; None: all are hydrogens'.
     """
 
-    def __init__(self, lower: Tensor, upper: Tensor) -> None:
+    def __init__(self, lower: Tensor, upper: Tensor, masses: Optional[Tensor] = None) -> None:
         super().__init__()
         # Pairs without a bound are left out: large QM regions have hundreds of thousands, and some models know no bounds.
         bounded = (lower > 0.0) | (upper < float("inf"))
@@ -39,7 +48,9 @@ class DistanceWalls(nn.Module):
         self.register_buffer("second", second)
         self.register_buffer("lower", lower[first, second].double())
         self.register_buffer("upper", upper[first, second].double())
-        self.stiffness = STIFFNESS
+        masses = torch.full((len(lower),), _HYDROGEN) if masses is None else masses
+        reduced = masses[first] * masses[second] / (masses[first] + masses[second])
+        self.register_buffer("stiffness", wall_stiffness(reduced.double()))
 
     def forward(self, positions: Tensor, box: Optional[Tensor]) -> WallTerms:
         """QM positions (N, 3), Å, float64, and the box vectors or None."""
@@ -49,4 +60,4 @@ class DistanceWalls(nn.Module):
         pull = (self.stiffness * excess / distances).unsqueeze(-1) * vectors  # on the first atom, towards the second
         n_atoms = positions.shape[0]
         forces = scatter_sum(pull, self.first, n_atoms) - scatter_sum(pull, self.second, n_atoms)
-        return WallTerms(0.5 * self.stiffness * (excess * excess).sum(), forces)
+        return WallTerms(0.5 * (self.stiffness * excess * excess).sum(), forces)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ampmm.physics.walls import STIFFNESS, DistanceWalls
+from ampmm.physics.walls import FREQUENCY, DistanceWalls, wall_stiffness
 
 POSITIONS = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.1, 0.0], [0.2, 1.4, 0.3]], dtype=torch.float64)
 
@@ -23,7 +23,9 @@ def test_inside_the_bounds_there_is_nothing():
 def test_a_pair_beyond_its_bound_costs_a_harmonic_energy():
     distance = float(torch.linalg.vector_norm(POSITIONS[1]))
     terms = walls(lower=1.1)(POSITIONS, None)
-    assert terms.energy.item() == pytest.approx(0.5 * STIFFNESS * (1.1 - distance) ** 2)
+    stiffness = wall_stiffness(torch.tensor(0.504)).item()  # of two hydrogens
+    assert stiffness == pytest.approx(0.504 * 500.0**2 / 100.0)  # amu/ps² are kJ/mol/nm²
+    assert terms.energy.item() == pytest.approx(0.5 * stiffness * (1.1 - distance) ** 2)
     assert terms.forces[1, 0] > 0.0 > terms.forces[0, 0]  # pushed apart
 
 
@@ -37,6 +39,16 @@ def test_forces_are_the_slope_and_sum_to_zero(bounds):
         shift[atom, axis] = 1e-6
         slope = (scripted(POSITIONS + shift, None).energy - scripted(POSITIONS - shift, None).energy) / 2e-6
         assert -slope.item() == pytest.approx(terms.forces[atom, axis].item(), rel=1e-6, abs=1e-3)
+
+
+def test_time_steps_of_dynamics_suit_the_walls_of_every_pair():
+    """Leapfrog is stable below a frequency of 2 over the time step, and one atom may touch several walls."""
+    masses = torch.tensor([1.008, 12.011, 1.008, 15.999])
+    one = DistanceWalls(torch.ones(4, 4), torch.full((4, 4), float("inf")), masses)
+    reduced = masses[one.first] * masses[one.second] / (masses[one.first] + masses[one.second])
+    frequencies = torch.sqrt(100.0 * one.stiffness / reduced)  # 1/ps
+    assert torch.allclose(frequencies, torch.full_like(frequencies, FREQUENCY))
+    assert 0.001 * FREQUENCY < 0.5 * 2.0  # half of the limit at 1 fs
 
 
 def test_nearest_images_count():
