@@ -54,6 +54,19 @@ def test_bond_lengths_of_the_same_frames_agree(tmp_path):
     assert found == pytest.approx(bond_lengths.reference_lengths(frames, bonds)[10:], abs=1e-5)
 
 
+def test_a_run_folder_gives_the_qm_atoms_of_its_frames(tmp_path):
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("MOL", topology.add_chain())
+    for name in ("H1", "H2", "H3"):
+        topology.add_atom(name, mdtraj.element.hydrogen, residue)
+    positions = np.random.default_rng(0).normal(size=(4, 3, 3))
+    trajectory = mdtraj.Trajectory(0.1 * positions, topology)
+    trajectory.save_dcd(str(tmp_path / "trajectory.dcd"))
+    trajectory[0].save_pdb(str(tmp_path / "initial.pdb"))
+    found = script("distributions").positions_of([tmp_path], 300.0, 2)
+    assert found == pytest.approx(positions[:, :2], abs=1e-5)
+
+
 def test_observed_coordinates_are_those_atoms():
     found = script("distributions").observed(FIGURES.parents[1] / "systems" / "ra", ["carboxyl", "end to end"])
     names = ["C17", "C19", "C20", "O1"]

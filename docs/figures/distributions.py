@@ -1,9 +1,10 @@
-"""Distributions of distances and torsions: frames driven by a model beside frames driven by its reference, in the same droplet.
+"""Distributions of distances and torsions: frames driven by a model beside frames driven by its reference.
 
 python docs/figures/distributions.py ra --model md_300K.h5 --reference ref_300K.h5 -o distributions_ra.png \
     --show "ring to chain" "carboxyl"
 
-Both are files of `ampmm sample`, with or without labels; the coordinates are those that the system's recipe.yaml observes.
+Both are files of `ampmm sample`, with or without labels, or folders of `ampmm simulate` whose QM region comes first; the
+coordinates are those that the system's recipe.yaml observes.
 Prints mean, standard deviation (torsions: on the circle) and how much the two histograms overlap (1: all).
 """
 
@@ -67,10 +68,14 @@ def summary(values: np.ndarray, circular: bool) -> str:
     return f"{np.degrees(np.angle(vector)):.1f} ± {np.degrees(np.sqrt(-2.0 * np.log(np.abs(vector)))):.1f}"
 
 
-def positions_of(paths: list[Path], temperature: float | None) -> np.ndarray:
-    """The QM atoms of all frames of one temperature, (F, N, 3) Å."""
+def positions_of(paths: list[Path], temperature: float | None, n_qm: int) -> np.ndarray:
+    """The QM atoms of all frames of one temperature, (F, N, 3) Å; of a run's folder the first `n_qm` atoms of all frames."""
     found = []
     for path in paths:
+        if path.is_dir():
+            run = mdtraj.load(str(path / "trajectory.dcd"), top=str(path / "initial.pdb"), atom_indices=range(n_qm))
+            found.append(10.0 * run.xyz)
+            continue
         frames = read_frames(path)
         near = np.ones(frames.n_frames, bool) if temperature is None else np.abs(frames.temperature - temperature) < 0.5
         found.append(frames.positions_qm[near])
@@ -99,15 +104,16 @@ def main() -> None:
     """Print the table, draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("system", help="a folder under systems/")
-    parser.add_argument("--model", type=Path, nargs="+", required=True, help="frames driven by the model")
+    parser.add_argument("--model", type=Path, nargs="+", required=True, help="frames, or a run's folder, driven by the model")
     parser.add_argument("--reference", type=Path, nargs="+", required=True, help="frames driven by the reference")
     parser.add_argument("--temperature", type=float, help="K; of the frames taken, where the files have several")
     parser.add_argument("--show", nargs="+", default=[], help="parts of the names of the coordinates")
     parser.add_argument("-o", "--output", type=Path, help="PNG file")
     given = parser.parse_args()
-    model, reference = positions_of(given.model, given.temperature), positions_of(given.reference, given.temperature)
-    rows = [(name, atoms, values_of(model, atoms), values_of(reference, atoms))
-            for name, atoms in observed(SYSTEMS / given.system, given.show).items()]  # fmt: skip
+    chosen = observed(SYSTEMS / given.system, given.show)
+    n_qm = len(read_frames(given.reference[0]).numbers)
+    model, reference = (positions_of(paths, given.temperature, n_qm) for paths in (given.model, given.reference))
+    rows = [(name, atoms, values_of(model, atoms), values_of(reference, atoms)) for name, atoms in chosen.items()]
     print("| coordinate | model | reference | overlap |\n|---|---|---|---|")
     for name, atoms, own, expected in rows:
         cells = [summary(values, len(atoms) == 4) for values in (own, expected)]
