@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ampmm.data.schema import NEW_IN_VERSION_2, FrameSet, Record
+from ampmm.data.schema import NEW_IN_VERSION_2, PER_CHARGE, FrameSet, Record
 from ampmm.elements import symbol
 from ampmm.errors import InputError
+
+_SHARED = ("header", "numbers", "mm_offsets")
 
 
 def concatenated(first: FrameSet, others: Sequence[FrameSet], name: str = "extra_data") -> FrameSet:
@@ -37,11 +39,8 @@ def first_frames(frames: FrameSet, count: int) -> FrameSet:
     for name in FrameSet._fields:
         array = getattr(frames, name)
         if name not in _SHARED and array is not None:
-            values[name] = array[: n_charges if name in ("positions_mm", "charges_mm", "forces_mm") else count]
+            values[name] = array[: n_charges if name in PER_CHARGE else count]
     return frames._replace(mm_offsets=frames.mm_offsets[: count + 1], **values)
-
-
-_SHARED = ("header", "numbers", "mm_offsets")
 
 
 def _column(frames: FrameSet, name: str) -> np.ndarray | None:

@@ -147,10 +147,13 @@ class FrameSet(NamedTuple):
         return Record(**{**values, **defaults})
 
 
+PER_CHARGE = ("positions_mm", "charges_mm", "forces_mm")  # rows of a FrameSet's MM charges, the others' are of frames
+
+
 def _part(name: str, array: np.ndarray | None, index: int, mm: slice):
     if array is None:
         return None
-    if name in ("positions_mm", "charges_mm", "forces_mm"):
+    if name in PER_CHARGE:
         return array[mm]
     return array[index]
 

@@ -51,6 +51,24 @@ def test_time_steps_of_dynamics_suit_the_walls_of_every_pair():
     assert 0.001 * FREQUENCY < 0.5 * 2.0  # half of the limit at 1 fs
 
 
+def test_a_hydrogen_bounces_off_a_wall_and_keeps_its_energy():
+    """Velocity Verlet, 1 fs; with a wall of 1e5 kJ/mol/Å² between two hydrogens it gains energy without end."""
+    mass, step = 1.008, 1e-3  # amu, ps
+    wall = walls(lower=1.55)
+    positions = torch.tensor([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [50.0, 0.0, 0.0]], dtype=torch.float64)
+    velocities = torch.tensor([[20.0, 0.0, 0.0], [-20.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)  # Å/ps
+    energies = []
+    for _ in range(60):
+        acceleration = 100.0 * wall(positions, None).forces / mass  # kJ/mol/Å/amu are 100 Å/ps²
+        velocities = velocities + 0.5 * step * acceleration
+        positions = positions + step * velocities
+        terms = wall(positions, None)
+        velocities = velocities + 0.5 * step * 100.0 * terms.forces / mass
+        energies.append(terms.energy.item() + 0.005 * mass * (velocities**2).sum().item())  # amu Å²/ps² are 0.01 kJ/mol
+    assert terms.energy == 0.0  # it has left the wall
+    assert energies[-1] == pytest.approx(energies[0], rel=0.1)
+
+
 def test_nearest_images_count():
     box = 5.0 * torch.eye(3, dtype=torch.float64)
     moved = POSITIONS + torch.tensor([[0.0, 0.0, 0.0], [5.0, 0.0, 0.0], [0.0, -5.0, 5.0]], dtype=torch.float64)
