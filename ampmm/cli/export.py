@@ -149,8 +149,7 @@ def _card(run: "RestoredRun", line: str) -> "Card":
         name=config.name,
         model=trained.model,
         frames=run.frames,
-        split=trained.split,
-        extra=run.extra,
+        bounds=trained.bounds,
         base=run.base[0].header if run.base else None,
         data={},
         training={

@@ -1,6 +1,5 @@
 """Evaluation: a model beside its labels, its errors, its plots and its card."""
 
-from ampmm.evaluation.bounds import training_bounds
 from ampmm.evaluation.card import describe_frames, describe_split, make_card
 from ampmm.evaluation.metrics import Errors, ErrorSummary, errors_of
 from ampmm.evaluation.parts import check_comparable, differing_settings, parts_of, thinned
@@ -24,6 +23,5 @@ __all__ = [
     "plot_parity",
     "predict",
     "thinned",
-    "training_bounds",
     "write_errors",
 ]

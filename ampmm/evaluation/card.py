@@ -1,17 +1,15 @@
 """The card of a trained model: every field measured or read from where it stands, none typed in."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ampmm.data.combine import concatenated
 from ampmm.data.schema import FrameSet, Header
 from ampmm.data.splits import Split, fingerprint
-from ampmm.evaluation.bounds import training_bounds
 from ampmm.export.metadata import Card
 from ampmm.export.torchscript import ampmm_version
 from ampmm.models import Model
@@ -70,16 +68,16 @@ def make_card(
     name: str,
     model: Model,
     frames: FrameSet,
-    split: Split,
-    extra: Sequence[FrameSet] = (),
+    bounds: Mapping[str, Any],
     base: Header | None = None,
     data: Mapping[str, Any],
     training: Mapping[str, Any],
     command: str,
 ) -> Card:
-    """The card of `model`, trained on `frames[split.train]` and all `extra` frames; its errors are added later.
+    """The card of `model`, trained on some of `frames`; its errors are added later.
 
     Args:
+        bounds: of what it saw, see `ampmm.data.bounds`.
         base: header of the labels that were subtracted, of a Δ-model.
         data: `describe_frames` of the frames, with "split" (`describe_split`) and whatever else is worth knowing.
         training: settings, steps, minutes, device.
@@ -101,13 +99,9 @@ def make_card(
         base={} if base is None else {"level_of_theory": base.level_of_theory, "level_settings": dict(base.level_settings)},
         data=dict(data),
         training={**without_folders(training), "parameters": n_parameters, "torch": torch.__version__},
-        bounds=_bounds(frames, split, extra),
+        bounds=dict(bounds),
         license="MIT",
         command=without_folders(command),
         ampmm_version=ampmm_version(),
     )
 
-
-def _bounds(frames: FrameSet, split: Split, extra: Sequence[FrameSet]) -> dict[str, Any]:
-    everything = concatenated(frames, extra)
-    return training_bounds(everything, np.concatenate([split.train, np.arange(frames.n_frames, everything.n_frames)]))

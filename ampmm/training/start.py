@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ampmm.elements import symbols
 from ampmm.errors import InputError
 from ampmm.export import load_model
 from ampmm.models import Model
@@ -21,6 +22,8 @@ class Parent(NamedTuple):
     weights: dict[str, Tensor]  # fitting the model that will begin with them
     about: dict[str, Any]  # for the card of what comes out
     base: str  # the level of theory that its labels were differences to; empty: none
+    atoms: str  # symbols of the QM region, in order
+    bounds: dict[str, Any]  # of what it saw; empty: not known
 
 
 def read_parent(source: str | Path, config: TrainingConfig, model: Model, base: str = "") -> Parent:
@@ -74,7 +77,8 @@ def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent
         "steps": state["step"],
     }
     base = system.get("base_level_of_theory", "")
-    return Parent(weights, {name: value for name, value in about.items() if value is not None}, base)
+    about = {name: value for name, value in about.items() if value is not None}
+    return Parent(weights, about, base, system.get("atoms", ""), state.get("bounds", {}))
 
 
 def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -> Parent:
@@ -103,7 +107,9 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
         "steps": card.training.get("steps"),
         "ampmm_version": card.ampmm_version,
     }
-    return Parent(weights, {name: value for name, value in about.items() if value}, card.base.get("level_of_theory", ""))
+    about = {name: value for name, value in about.items() if value}
+    base = card.base.get("level_of_theory", "")
+    return Parent(weights, about, base, " ".join(symbols(card.composition)), dict(card.bounds))
 
 
 def _for_elements(source: str | Path, weights: dict[str, Tensor], elements: Any, model: Model) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ampmm.data.batching import Batch, Batcher
+from ampmm.data.bounds import training_bounds, wider
 from ampmm.data.combine import concatenated
 from ampmm.data.differences import minus_base
 from ampmm.data.schema import FrameSet
@@ -52,6 +53,7 @@ class TrainedModel(NamedTuple):
     minutes: float
     device: str  # in words
     parent: dict[str, Any]  # the model it began with, as a card stores it; empty if it began with none
+    bounds: dict[str, Any]  # of all frames it has seen, its parent's included; see `ampmm.data.bounds`
 
 
 class Trainer:
@@ -94,6 +96,7 @@ class Trainer:
         self.n_frames = [each.n_frames for each in (frames, *extra)]
         self.system = _describe(frames, base)
         self.n_atoms = len(frames.numbers)
+        self.bounds = training_bounds(everything, self.training_frames)
         if base:
             everything = minus_base(everything, base)
             self.fingerprint += f"-{fingerprint(everything)}"
@@ -134,6 +137,7 @@ class Trainer:
         self.scheduler.load_state_dict(state["scheduler"])
         self.step, self.minutes, self.trained_on = state["step"], state["minutes"], state["device"]
         self.parent = state.get("parent", {})
+        self.bounds = wider(self.bounds, state.get("bounds", {}))
 
     def start_from(self, source: str | Path) -> None:
         """Begin with the weights of another model (fine-tuning); everything else starts anew.
@@ -146,6 +150,8 @@ class Trainer:
         load_weights(self.model, parent.weights)
         self._move_offset(self.model)
         self.parent = parent.about
+        if parent.atoms == self.system["atoms"]:
+            self.bounds = wider(self.bounds, parent.bounds)
         self.average = self._new_average()
 
     def settle_offset(self) -> None:
@@ -174,6 +180,7 @@ class Trainer:
             "system": self.system,
             "n_frames": self.n_frames,
             "parent": self.parent,
+            "bounds": self.bounds,
             "step": self.step,
             "minutes": self.minutes,
             "device": self.trained_on,
@@ -216,7 +223,9 @@ class Trainer:
 
     def trained(self) -> TrainedModel:
         """What the run has given so far."""
-        return TrainedModel(self.averaged_model(), self.split, self.step, self.minutes, self.trained_on, self.parent)
+        return TrainedModel(
+            self.averaged_model(), self.split, self.step, self.minutes, self.trained_on, self.parent, self.bounds
+        )
 
     def _forget_later_rows(self) -> None:
         """Rows logged after the checkpoint are of steps that are done again."""

@@ -1,40 +1,14 @@
 """The card of a finished run: what it says is what the data and the run were."""
 
-import numpy as np
 import pytest
 from support.toy_frames import LEVEL, toy_frames
 
 from ampmm.data import FrameWriter, read_frames
+from ampmm.data.bounds import training_bounds
 from ampmm.data.splits import fingerprint, split_frames
-from ampmm.evaluation import describe_frames, make_card, training_bounds
+from ampmm.evaluation import describe_frames, make_card
 from ampmm.evaluation.card import without_folders
-from ampmm.geometry.bonds import bonded_pairs
 from ampmm.models import build_model
-
-
-def test_bounds_are_the_extremes_of_the_training_frames_alone():
-    frames = toy_frames(12)
-    train = np.array([0, 3, 5])
-    positions = frames.positions_qm[train]
-    o_h = np.linalg.norm(positions[:, 1:] - positions[:, :1], axis=-1)
-    h_h = np.linalg.norm(positions[:, 1] - positions[:, 2], axis=-1)
-    bounds = training_bounds(frames, train)
-    assert bounds["min_distance"] == pytest.approx({"H-H": h_h.min(), "H-O": o_h.min()}, abs=1e-4)
-    assert bounds["max_bond"] == pytest.approx({"H-O": o_h.max()}, abs=1e-4)
-    norms = np.linalg.norm(frames.forces_qm[train], axis=-1)
-    assert bounds["max_force_qm"] == pytest.approx(norms.max(), abs=0.01)
-    everything = training_bounds(frames, np.arange(12))
-    assert everything["min_distance"]["H-O"] < bounds["min_distance"]["H-O"]
-
-
-def test_bonds_follow_from_covalent_radii():
-    # Methanol: three C-H, C-O and O-H; the nearest pair that is not bonded is 1.9 Å apart.
-    numbers = np.array([6, 8, 1, 1, 1, 1])
-    positions = np.array([
-        [-0.047, 0.664, 0.0], [-0.047, -0.758, 0.0], [-1.093, 0.970, 0.0],
-        [0.438, 1.071, 0.889], [0.438, 1.071, -0.889], [0.862, -1.057, 0.0],
-    ])  # fmt: skip
-    assert bonded_pairs(numbers, positions).tolist() == [[0, 1], [0, 2], [0, 3], [0, 4], [1, 5]]
 
 
 def test_frames_are_described_by_trajectory():
@@ -80,7 +54,7 @@ def test_card_names_the_parent_run_without_its_folder(toy_model):
         name="toy",
         model=build_model(toy_model.card.architecture, toy_model.card.hyperparameters),
         frames=frames,
-        split=split_frames(frames, "random", (16, 4, 4), 0),
+        bounds={},
         data={},
         training={"start_from": "/home/me/runs/first"},
         command="ampmm export /home/me/runs/second",

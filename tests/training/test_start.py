@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.toy_frames import toy_frames
 
+from ampmm.data.bounds import training_bounds, wider
 from ampmm.errors import InputError, ModelFileError
 from ampmm.evaluation import make_card
 from ampmm.export import save_model
@@ -46,7 +47,7 @@ def parent(tmp_path_factory):
     frames = toy_frames(40)
     run = Trainer(CONFIG, frames, folder)
     trained = run.run(progress=False)
-    card = make_card(name="cheap", model=trained.model, frames=frames, split=trained.split, data={"fingerprint": "f00d"},
+    card = make_card(name="cheap", model=trained.model, frames=frames, bounds=trained.bounds, data={"fingerprint": "f00d"},
                      training={"steps": trained.steps}, command="test")  # fmt: skip
     save_model(folder / "model.pt", trained.model, card)
     return folder
@@ -70,6 +71,29 @@ def test_a_model_file_and_its_run_give_the_same_start(parent, tmp_path):
     assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
     assert runs[0].parent["level_of_theory"] == runs[2].parent["level_of_theory"] == "harmonic bonds and point charges"
     assert runs[2].parent == {**runs[2].parent, "name": "cheap", "fingerprint": "f00d", "steps": 150}
+
+
+def test_what_the_parent_saw_is_within_the_bounds(parent, tmp_path):
+    for source in (parent, parent / "model.pt"):
+        run = fine_tuning(tmp_path / source.name)
+        own, seen = run.bounds, training_bounds(toy_frames(40), Trainer(CONFIG, toy_frames(40), parent).split.train)
+        run.start_from(source)
+        assert run.bounds == wider(own, seen) != own
+        run.save()
+        again = fine_tuning(tmp_path / source.name)
+        again.resume()
+        assert again.bounds == run.trained().bounds == run.bounds
+
+
+def test_bounds_of_other_atoms_are_not_taken_over(parent, tmp_path):
+    state = torch.load(parent / "checkpoint.pt", weights_only=True)
+    state["system"]["atoms"] = "O H H H"
+    (tmp_path / "other").mkdir()
+    torch.save(state, tmp_path / "other" / "checkpoint.pt")
+    run = fine_tuning(tmp_path / "own")
+    own = run.bounds
+    run.start_from(tmp_path / "other")
+    assert run.bounds == own
 
 
 def test_fine_tuning_beats_training_from_nothing(parent, tmp_path):
