@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ampmm.models.amp_config import AMPConfig
 from ampmm.models.field_polarization import FieldPolarization
-from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures
+from ampmm.nn.kernels import AnisotropicFeatures, PairSum, PolarizedMultipoles
 from ampmm.nn.mlp import Network, NodeNetwork, OneSidedPairLinear, PairLinear, PairNetwork
 from ampmm.nn.multipoles import Multipoles
 from ampmm.types import PointCharges
@@ -140,11 +140,14 @@ class Polarization(nn.Module):
         super().__init__()
         order = int(config.order or 0)
         n_pair = config.n_radial_weights_mm * (order + 1) + config.n_radial
-        self.scale = config.multipole_scale
-        self.pairs_per_chunk = PAIRS_PER_CHUNK
-        self.geometry = PairGeometry(config.n_radial, config.polarization_cutoff, config.envelope_exponent, order)
-        self.features = PolarizedFeatures(order)
-        self.sum_multipoles = PairSum(order, lowest_order=1)  # no contribution to the monopole
+        self.sum = PolarizedMultipoles(
+            order,
+            config.n_radial,
+            config.polarization_cutoff,
+            config.envelope_exponent,
+            config.multipole_scale,
+            PAIRS_PER_CHUNK,
+        )
         self.radial_weights = OneSidedPairLinear(len(config.elements), config.n_radial, config.n_radial_weights_mm)
         self.first = OneSidedPairLinear(config.width + order + 1, n_pair, config.width, "relu")
         self.rest = Network(config.width, order)
@@ -152,35 +155,14 @@ class Polarization(nn.Module):
     def forward(self, nodes: Tensor, multipoles: Tensor, one_hot: Tensor, surroundings: PointCharges) -> Tensor:
         """Node inputs (N, width+K+1), multipoles (N, (K+1)²), elements (N, n_elements) to (N, (K+1)²)."""
         centers, neighbors, vectors = surroundings.pairs
-        per_atom = self.first.center(nodes)
-        weights_per_atom = self.radial_weights.center(one_hot)
-        total = torch.zeros_like(multipoles)
-        for start in range(0, centers.shape[0], self.pairs_per_chunk):
-            end = start + self.pairs_per_chunk
-            charges = surroundings.charges[neighbors[start:end]]
-            total = total + self._chunk(per_atom, weights_per_atom, multipoles, centers[start:end], vectors[start:end], charges)
-        return total
-
-    def _chunk(
-        self,
-        per_atom: Tensor,
-        weights_per_atom: Tensor,
-        multipoles: Tensor,
-        centers: Tensor,
-        vectors: Tensor,
-        charges: Tensor,
-    ) -> Tensor:
-        _, tensors, radial, envelope = self.geometry(vectors)
-        weights = self.radial_weights.pair.weight
-        return self.sum_multipoles(
-            self.features(multipoles, tensors, radial, charges, weights_per_atom, weights, centers),
-            None,
-            per_atom,
-            None,
+        return self.sum(
+            vectors,
+            surroundings.charges[neighbors],
             centers,
-            centers,
-            self.scale * charges * envelope,
-            tensors,
+            multipoles,
+            self.first.center(nodes),
+            self.radial_weights.center(one_hot),
+            self.radial_weights.pair.weight,
             self.first.pair.weight,
             self.rest.second.weight,
             self.rest.second.bias,

@@ -141,3 +141,55 @@ class PairSum(nn.Module):
         terms = coefficients[:, self.coefficient_of_component] * tensors[:, self.n_leading_zeros :]
         total = scatter_sum(terms, centers, center_part.shape[0])
         return torch.nn.functional.pad(total, [self.n_leading_zeros, 0])
+
+
+class PolarizedMultipoles(nn.Module):
+    """What the MM charges add to the multipoles (Eq. 10), chunk by chunk of their pairs.
+
+    The chunks bound the (n_pairs, width) temporaries; what the derivatives need of them is kept all the same. Natively it is
+    computed again, chunk by chunk, where there is more than one of them: memory then grows by the lists of pairs alone.
+
+    Args:
+        scale: of the coefficients.
+        pairs_per_chunk: QM–MM pairs handled at once.
+    """
+
+    def __init__(
+        self, order: int, n_radial: int, cutoff: float, envelope_exponent: int, scale: float, pairs_per_chunk: int
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.pairs_per_chunk = pairs_per_chunk
+        self.geometry = PairGeometry(n_radial, cutoff, envelope_exponent, order)
+        self.features = PolarizedFeatures(order)
+        self.sum = PairSum(order, lowest_order=1)  # no contribution to the monopole
+
+    def forward(
+        self,
+        vectors: Tensor,
+        charges: Tensor,
+        centers: Tensor,
+        multipoles: Tensor,
+        by_atom: Tensor,
+        weights_by_atom: Tensor,
+        matrix: Tensor,
+        w1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        w3: Tensor,
+    ) -> Tensor:
+        """Vectors (n, 3), charges (n,) and centers (n,) of the pairs, packed multipoles (N, (K+1)²), to (N, (K+1)²).
+
+        Args:
+            by_atom: (N, width) the first Linear of the pair network for the atoms; w1, w2, b2, w3 as in `PairSum`.
+            weights_by_atom, matrix: (N, n_weights), (n_weights, n_radial) the radial weights as in `PolarizedFeatures`.
+        """
+        total = torch.zeros_like(multipoles)
+        for start in range(0, centers.shape[0], self.pairs_per_chunk):
+            some = slice(start, start + self.pairs_per_chunk)
+            own, q = centers[some], charges[some]
+            _, tensors, radial, envelope = self.geometry(vectors[some])
+            features = self.features(multipoles, tensors, radial, q, weights_by_atom, matrix, own)
+            scale = self.scale * q * envelope
+            total = total + self.sum(features, None, by_atom, None, own, own, scale, tensors, w1, w2, b2, w3)
+        return total

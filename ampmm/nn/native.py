@@ -15,7 +15,7 @@ from typing import Final, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures
+from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures, PolarizedMultipoles
 from ampmm.nn.multipoles import contraction_table
 
 # Goes up whenever an operator's arguments or their meaning change.
@@ -83,7 +83,7 @@ def use_twins(module: nn.Module) -> nn.Module:
     """The opposite of `use_native`."""
     for name, child in module.named_children():
         if isinstance(child, tuple(_NATIVE.values())):
-            setattr(module, name, child.twin)
+            setattr(module, name, use_twins(child.twin))
         else:
             use_twins(child)
     return module
@@ -205,9 +205,47 @@ class NativePairSum(nn.Module):
         )
 
 
+class NativePolarizedMultipoles(nn.Module):
+    """Native `PolarizedMultipoles`: the twin with native parts, and where it has several chunks, one operator of them."""
+
+    def __init__(self, twin: PolarizedMultipoles) -> None:
+        super().__init__()
+        self.scale = twin.scale
+        self.pairs_per_chunk = twin.pairs_per_chunk
+        self.cutoff = twin.geometry.radial.cutoff
+        self.envelope_exponent = twin.geometry.radial.envelope_exponent
+        self.n_radial = twin.geometry.radial.frequencies.shape[0]
+        self.twin = _exchange(twin, _NATIVE)
+        self.train(twin.training)
+
+    def forward(
+        self,
+        vectors: Tensor,
+        charges: Tensor,
+        centers: Tensor,
+        multipoles: Tensor,
+        by_atom: Tensor,
+        weights_by_atom: Tensor,
+        matrix: Tensor,
+        w1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        w3: Tensor,
+    ) -> Tensor:
+        """As the twin."""
+        # Training has to differentiate twice: what would be computed again a second time costs more than memory there.
+        if vectors.device.type != "cpu" or self.training or centers.shape[0] <= self.pairs_per_chunk:
+            return self.twin(vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3)
+        return torch.ops.ampmm.polarized_multipoles(
+            vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3,
+            self.cutoff, self.envelope_exponent, self.n_radial, self.scale, self.pairs_per_chunk,
+        )  # fmt: skip
+
+
 _NATIVE: Final = {
     PairGeometry: NativePairGeometry,
     AnisotropicFeatures: NativeAnisotropicFeatures,
     PolarizedFeatures: NativePolarizedFeatures,
     PairSum: NativePairSum,
+    PolarizedMultipoles: NativePolarizedMultipoles,
 }

@@ -1,4 +1,5 @@
 // What depends on a pair's vector alone: direction, packed tensors R^k, radial functions and envelope.
+#include "operators.h"
 #include "twice.h"
 
 #include <torch/csrc/autograd/autograd.h>

@@ -1,3 +1,4 @@
+#include "operators.h"
 #include "pair_sum.h"
 #include "twice.h"
 

@@ -1,5 +1,6 @@
 // The features of a QM-MM pair (Eq. 10): M_i^l.R^l q times radial weights, and the radial functions.
 // Arrays are rows of m pairs, one row a component.
+#include "operators.h"
 #include "radial_weights.h"
 #include "twice.h"
 

@@ -7,6 +7,7 @@ import torch
 from support.amp_models import VARIANTS, evaluate, random_region, small_model
 from support.native_library import library_missing
 
+from ampmm.benchmark.measure import peak_memory
 from ampmm.nn import native
 
 pytestmark = pytest.mark.skipif(bool(library_missing()), reason=library_missing())
@@ -50,6 +51,34 @@ def test_models_agree_with_their_twins_through_the_second_derivative(variant, re
     fast = native.use_native(copy.deepcopy(model))
     assert native.is_native(fast) and list(fast.state_dict()) == list(model.state_dict())
     assert_equal(derivatives(fast, region), derivatives(model, region), 1e-10)
+
+
+@pytest.mark.parametrize("variant", ["AMP(1)-DP", "AMP(3)-DP"])
+@pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
+def test_chunks_that_are_computed_again_change_nothing(variant, region):
+    """The same with some pairs at a time, none of whose activations are kept."""
+    model = small_model(variant).eval()
+    fast = native.use_native(copy.deepcopy(model))
+    fast.layers[-1].polarization.sum.pairs_per_chunk = 4
+    assert_equal(derivatives(fast, region), derivatives(model, region), 1e-10)
+    scripted, values = torch.jit.script(fast), evaluate(model, region)
+    for _ in range(3):
+        got = evaluate(scripted, region)
+        assert_equal([got.energies.total, *got[1:]], [values.energies.total, *values[1:]], 1e-10)
+
+
+def test_memory_of_an_evaluation_does_not_grow_with_the_chunks():
+    model = native.use_native(small_model("AMP(3)-DP", dtype=torch.float32, width=64).requires_grad_(False))
+    whole = random_region(6, 40)
+    region = whole._replace(qm=whole.qm.float(), mm=whole.mm.float().repeat(150, 1), charges=whole.charges.float().repeat(150))
+    peaks = []
+    for pairs in (10**6, 1000):
+        model.layers[-1].polarization.sum.pairs_per_chunk = pairs
+        evaluate(model, region)
+        peaks.append(peak_memory(lambda: evaluate(model, region), torch.device("cpu")))
+    if None in peaks:
+        pytest.skip("peaks of memory can be measured on Linux only")
+    assert peaks[1] < 0.5 * peaks[0]
 
 
 def test_single_precision_is_as_close_as_the_twin_is():
