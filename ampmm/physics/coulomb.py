@@ -85,7 +85,8 @@ class ElectrostaticPotential(nn.Module):
 
     def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int) -> PotentialTerms:
         """From the pairs and all MM `charges` (M,) e, the potential at the `n_atoms` centers."""
-        distances = torch.linalg.vector_norm(pairs.vectors, dim=-1)
+        components = pairs.vectors.t()  # vector_norm takes ten times as long where vectors lie component by component
+        distances = (components * components).sum(dim=0).sqrt()
         value, slope = self.kernel(distances)
         source = self.constant * charges[pairs.neighbors]
         potential = scatter_sum(source * value, pairs.centers, n_atoms)
