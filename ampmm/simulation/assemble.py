@@ -55,7 +55,8 @@ class Assembled(NamedTuple):
     system: openmm.System
     positions: np.ndarray  # (n_atoms, 3) nm
     region: Region
-    restraints: tuple[str, ...] = ()  # in words
+    restraints: tuple[str, ...]  # in words
+    system_digest: str  # of its files, see `SystemFiles.digest`
 
 
 def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
@@ -104,7 +105,8 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
         barostat.setRandomNumberSeed(_seed(config, 1))
         system.addForce(barostat)
     positions = np.asarray(structure.positions.value_in_unit(unit.nanometer))
-    return Assembled(topology, system, positions, region, tuple(each.describe(topology) for each in files.restraints))
+    restraints = tuple(each.describe(topology) for each in files.restraints)
+    return Assembled(topology, system, positions, region, restraints, files.digest)
 
 
 def named_model(name: str, system: str) -> Any:

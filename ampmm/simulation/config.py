@@ -38,7 +38,7 @@ class SimulationConfig:
     seed: of velocities, thermostat and barostat.
     distance_slack, force_slack: how far beyond the model's training bounds the QM region may go before the run stops,
     as a fraction of the bound. output: the run's folder; "" means runs/<system>-<form>.
-    model_digest: of the model's file, set when a run starts; it is not resumed with another one.
+    model_digest, system_digest: of the model's file and the system's, set when a run starts; it is not resumed with others.
     """
 
     system: str = "uracil"
@@ -66,6 +66,7 @@ class SimulationConfig:
     force_slack: float = 0.5
     output: str = ""
     model_digest: str = ""
+    system_digest: str = ""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "pressure", "friction", "timestep", "steps", "report_interval", "checkpoint_interval",

@@ -90,7 +90,8 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
     assembled = assemble(config, model)
     _announce(assembled, progress)
     simulation = make_simulation(config, assembled)
-    config = dataclasses.replace(config, model_digest=model_digest(assembled.region.model))
+    digests = {"model_digest": model_digest(assembled.region.model), "system_digest": assembled.system_digest}
+    config = dataclasses.replace(config, **digests)
     with _disk_errors(folder, simulation), restart.only_writer(folder):
         restart.refuse_overwrite(folder)
         if progress and config.minimize:
@@ -123,14 +124,20 @@ def resume(folder: Path, steps: int | None = None, model: Any = None, progress: 
         settings["steps"] = steps
     config = config_from(settings, str(folder / restart.CONFIG))
     assembled = assemble(config, model)
-    _check_model(config, assembled)
+    _check_files(config, assembled)
     _announce(assembled, progress)
     simulation = make_simulation(config, assembled)
     with _disk_errors(folder, simulation), restart.only_writer(folder):
         return _go_on(config, assembled, simulation, progress)
 
 
-def _check_model(config: SimulationConfig, assembled: Assembled) -> None:
+def _check_files(config: SimulationConfig, assembled: Assembled) -> None:
+    """Refuse to go on with another model or another system under the same name."""
+    if config.system_digest and config.system_digest != assembled.system_digest:
+        raise InputError(
+            f"--resume: the topology, QM region or restraints of {config.system} are others than those that the run in "
+            f"{config.folder} began with; undo the change, or start another run"
+        )
     found = model_digest(assembled.region.model)
     if config.model_digest and found and found != config.model_digest:
         raise InputError(

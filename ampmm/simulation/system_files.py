@@ -1,5 +1,6 @@
 """System folders: what `systems/<name>/system.yaml` says and where the folder is."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +31,12 @@ class SystemFiles(NamedTuple):
     model: str  # the model the system is meant for; "" if none
     droplet: DropletSettings | None  # None for a periodic box
     restraints: tuple[Restraint, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The first digits of a SHA-256 of what decides the forces; the coordinates are a beginning only."""
+        said = repr((self.qm_atoms, self.qm_charge, self.droplet, self.restraints)).encode()
+        return hashlib.sha256(said + self.topology.read_bytes()).hexdigest()[:8]
 
 
 def known_systems(start: Path | None = None) -> dict[str, Path]:

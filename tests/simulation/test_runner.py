@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import threading
 from types import SimpleNamespace
@@ -135,6 +136,18 @@ def test_another_model_under_the_same_name_does_not_go_on(small_system, tmp_path
     assert digest in stored.read_text()
     stored.write_text(stored.read_text().replace(digest, "deadbeef"))
     with pytest.raises(InputError, match=r"m.pt is another file than the one the run in .* began with"):
+        resume(tmp_path / "a", 40, progress=False)
+
+
+def test_another_system_under_the_same_name_does_not_go_on(small_system, tmp_path):
+    system = tmp_path / "system"
+    shutil.copytree(small_system, system)
+    run(system, tmp_path / "a", steps=20)
+    text = (system / "system.yaml").read_text()
+    (system / "system.yaml").write_text("# read again\n" + text)
+    assert resume(tmp_path / "a", 30, progress=False).step == 30
+    (system / "system.yaml").write_text(text.replace("wall_radius: 0.8", "wall_radius: 0.9"))
+    with pytest.raises(InputError, match=r"restraints of .*system are others than those that the run in .* began with"):
         resume(tmp_path / "a", 40, progress=False)
 
 
