@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ampmm.benchmark.measure import Measurement
-from ampmm.evaluation.plots import plot_scaling
+from ampmm.evaluation.plots import Scaling, plot_scaling
 
 _COLUMNS: dict[str, Callable[[Measurement], str]] = {
     "region": lambda m: m.region,
@@ -48,12 +48,15 @@ def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
 def plot_sweep(
     measurements: Sequence[Measurement], x: Callable[[Measurement], float], label: str, path: Path
 ) -> dict[str, float]:
-    """Time of a frame over a size, both logarithmic, one line a mode; returns the fitted exponents."""
+    """Time of a frame and peak memory over a size, one line a mode; returns the fitted exponents of the time."""
     exponents, lines = {}, {}
     for mode in dict.fromkeys(each.mode for each in measurements):
         own = sorted((each for each in measurements if each.mode == mode), key=x)
         sizes, times = [x(each) for each in own], [each.total / each.frames for each in own]
         exponents[mode] = exponent(sizes, times)
-        lines[f"{mode}: exponent {exponents[mode]:.2f}"] = sizes, times, [each.floor / each.frames for each in own]
-    plot_scaling(lines, label, "ms a frame (dotted: matrix products alone)", path)
+        # The system hands out memory in pages: below a megabyte nothing is resolved.
+        peaks = [max(1.0, each.peak_megabytes) for each in own if each.peak_megabytes is not None]
+        floor = [each.floor / each.frames for each in own]
+        lines[f"{mode}: exponent {exponents[mode]:.2f}"] = Scaling(sizes, times, floor, peaks if len(peaks) == len(own) else [])
+    plot_scaling(lines, label, path)
     return exponents

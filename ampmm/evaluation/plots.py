@@ -2,7 +2,7 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -80,18 +80,32 @@ def plot_learning_curve(log: Path, path: Path) -> None:
         plt.close(figure)
 
 
-def plot_scaling(lines: dict[str, tuple[list[float], list[float], list[float]]], xlabel: str, ylabel: str, path: Path) -> None:
-    """Lines of (x, y, floor) by label, both axes logarithmic; the floors dotted."""
+class Scaling(NamedTuple):
+    """What one line of `plot_scaling` shows at its sizes."""
+
+    sizes: list[float]
+    milliseconds: list[float]
+    floor: list[float]  # milliseconds
+    megabytes: list[float]  # empty where memory was not measured
+
+
+def plot_scaling(lines: dict[str, Scaling], xlabel: str, path: Path) -> None:
+    """Time of a frame, its floor dotted, and peak memory, over a size; all axes logarithmic, a line for each label."""
     plt = _pyplot()
+    panels = 2 if any(line.megabytes for line in lines.values()) else 1
     with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
-        for color, (label, (x, y, floor)) in zip(_SEVERAL, lines.items(), strict=False):
-            axis.loglog(x, y, "o-", color=color, lw=1.5, ms=4.0, label=label)
-            axis.loglog(x, floor, ":", color=color, lw=1.2)
-        axis.set(xlabel=xlabel, ylabel=ylabel)
-        axis.grid(True, which="major", color="0.9", lw=0.8)
-        axis.legend()
-        _plain_log_axis(axis)
+        figure, (axes,) = plt.subplots(1, panels, figsize=(5.6 * panels, 4.2), layout="constrained", squeeze=False)
+        for color, (label, line) in zip(_SEVERAL, lines.items(), strict=False):
+            axes[0].loglog(line.sizes, line.milliseconds, "o-", color=color, lw=1.5, ms=4.0, label=label)
+            axes[0].loglog(line.sizes, line.floor, ":", color=color, lw=1.2)
+            if line.megabytes:
+                axes[1].loglog(line.sizes, line.megabytes, "o-", color=color, lw=1.5, ms=4.0)
+        axes[0].legend()
+        ylabels = ("ms a frame (dotted: matrix products alone)", "peak memory of a call, MB")
+        for axis, ylabel in zip(axes, ylabels, strict=False):
+            axis.set(xlabel=xlabel, ylabel=ylabel)
+            axis.grid(True, which="major", color="0.9", lw=0.8)
+            _plain_log_axis(axis)
         figure.savefig(path)
         plt.close(figure)
 
