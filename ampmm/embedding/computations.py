@@ -26,10 +26,11 @@ class PotentialComputation:
         self.periodic = periodic
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        positions = torch.from_numpy(_in_nm(state.getPositions(asNumpy=True)))  # (n, 3)
+        device = next(self.module.buffers()).device
+        positions = torch.from_numpy(_in_nm(state.getPositions(asNumpy=True))).to(device)  # (n, 3)
         box = None
         if self.periodic:
-            box = torch.from_numpy(_in_nm(state.getPeriodicBoxVectors(asNumpy=True)))  # (3, 3)
+            box = torch.from_numpy(_in_nm(state.getPeriodicBoxVectors(asNumpy=True))).to(device)  # (3, 3)
         with torch.enable_grad():  # also in a script that switched gradients off
             energy, forces = self.module(positions, box)
         return float(energy), forces.double().cpu().numpy()

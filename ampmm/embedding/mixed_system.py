@@ -88,7 +88,7 @@ def create_mixed_system(
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     _refuse_second_model(mm_system, keep)
     stripped = strip_qm_terms(mm_system, qm, topology, keep)
-    _add(stripped.system, topology, qm, stripped.charges, model, options)
+    _add(stripped.system, topology, qm, stripped.charges, model, options, round(float(stripped.charges[qm].sum())))
     return stripped.system, qm
 
 
@@ -110,7 +110,8 @@ def add_force(
     """Add only the model's force to a System whose QM terms are already out (`strip_qm_terms`, or the user's own script).
 
     The System gets the force in place. Constraints between QM atoms may stay, as the user's choice. The arguments are
-    those of `create_mixed_system`; forces named in `keep` are not searched for QM terms.
+    those of `create_mixed_system`; forces named in `keep` are not searched for QM terms. An Evaluator and a model for any net
+    charge need `qm_charge`: the System's QM charges are zero already.
 
     Returns:
         The QM atoms' indices (N,), ascending.
@@ -128,7 +129,7 @@ def add_force(
     refuse_virtual_sites(system, region, topology)
     refuse_qm_terms(system, region, kept)
     _refuse_second_model(system, kept)
-    _add(system, topology, qm, charges, model, options)
+    _add(system, topology, qm, charges, model, options, None)
     return qm
 
 
@@ -147,8 +148,15 @@ def _selected(topology: Topology, system: openmm.System, qm_atoms: str | Sequenc
 
 
 def _add(
-    system: openmm.System, topology: Topology, qm: np.ndarray, charges: np.ndarray, model: Model, options: ForceOptions
+    system: openmm.System,
+    topology: Topology,
+    qm: np.ndarray,
+    charges: np.ndarray,
+    model: Model,
+    options: ForceOptions,
+    classical_charge: int | None,
 ) -> None:
+    """Add the force; the rounded classical charge of the QM region stands in where neither the caller nor the model has one."""
     if not 0 <= options.force_group <= 31:
         raise InputError(f"force_group: expected 0 to 31, got {options.force_group}")
     if not np.isfinite(charges).all():
@@ -159,9 +167,10 @@ def _add(
     if isinstance(model, (str, Path)):
         model = load_model(model)
     if isinstance(model, LoadedModel) and not model.card.base:
-        force = _model_force(system, model, numbers, qm, mm, charges, options, bonds_within(topology, qm))
+        charge = _net_charge(model, options.qm_charge, classical_charge)
+        force = _model_force(system, model, numbers, qm, mm, charges, charge, options, bonds_within(topology, qm))
     else:
-        force = _evaluator_force(system, model, numbers, qm, mm, charges, options)
+        force = _evaluator_force(system, model, numbers, qm, mm, charges, classical_charge, options)
     force.setName(FORCE_NAME)
     force.setForceGroup(options.force_group)
     system.addForce(force)
@@ -174,12 +183,11 @@ def _model_force(
     qm: np.ndarray,
     mm: np.ndarray,
     charges: np.ndarray,
+    charge: int,
     options: ForceOptions,
     bonds: Sequence[tuple[int, int]],
 ) -> openmm.Force:
     numbers = model.check_numbers(numbers)
-    asked = _rounded_charge(charges[qm]) if options.qm_charge is None and model.card.qm_charge is None else options.qm_charge
-    charge = model.check_charge(asked)
     if options.dtype not in (torch.float32, torch.float64):
         raise InputError(f"dtype: expected torch.float32 or torch.float64, got {options.dtype}")
     if not options.skin > 0.0:
@@ -210,7 +218,7 @@ def _model_force(
         walls=_walls(model, numbers, bonds) if options.walls else None,
         skin=float(options.skin),
         dtype=options.dtype,
-    )
+    ).to(next(model.module.buffers()).device)
     return get_backend(options.backend).make_force(potential, periodic)
 
 
@@ -221,6 +229,7 @@ def _evaluator_force(
     qm: np.ndarray,
     mm: np.ndarray,
     charges: np.ndarray,
+    classical_charge: int | None,
     options: ForceOptions,
 ) -> openmm.Force:
     if not callable(getattr(evaluator, "evaluate", None)):
@@ -243,16 +252,20 @@ def _evaluator_force(
     reason = BACKENDS["python"].missing()
     if reason:
         raise BackendError(f"backend 'python': {reason}")
-    charge = options.qm_charge
-    if isinstance(evaluator, LoadedModel):
-        charge = evaluator.check_charge(charge)
-    elif charge is None:
-        charge = _rounded_charge(charges[qm])
+    charge = _net_charge(evaluator, options.qm_charge, classical_charge)
     return openmm.PythonForce(EvaluatorComputation(evaluator, numbers, qm, mm, charges[mm], charge))
 
 
-def _rounded_charge(charges: np.ndarray) -> int:
-    return round(float(charges.sum()))
+def _net_charge(evaluator: Evaluator, asked: int | None, classical: int | None) -> int:
+    """The net charge of the QM region: what was asked for if it fits, else the model's own, else the classical one."""
+    if isinstance(evaluator, LoadedModel):
+        return evaluator.check_charge(classical if asked is None and evaluator.card.qm_charge is None else asked)
+    charge = classical if asked is None else asked
+    if charge is None:
+        raise InputError(
+            "qm_charge: expected the net charge of the QM region in e, got None; the System's own QM charges are zero already"
+        )
+    return charge
 
 
 def _electrostatics(system: openmm.System, model: LoadedModel, options: ForceOptions) -> tuple[str, float | None]:
@@ -294,7 +307,8 @@ def _check_cutoffs(system: openmm.System, cutoffs: dict[str, float | None]) -> N
 
 def _half_box(system: openmm.System) -> float:
     vectors = system.getDefaultPeriodicBoxVectors()
-    return largest_cutoff(torch.tensor([list(vector.value_in_unit(unit.angstrom)) for vector in vectors]))
+    values = [list(vector.value_in_unit(unit.angstrom)) for vector in vectors]
+    return largest_cutoff(torch.tensor(values, dtype=torch.float64))
 
 
 def bonds_within(topology: Topology, qm: np.ndarray) -> list[tuple[int, int]]:

@@ -10,9 +10,9 @@ import xml.etree.ElementTree as ElementTree
 
 import openmm
 
-from ampmm.embedding.backends import BACKENDS, import_openmmtorch
+from ampmm.embedding.backends import BACKENDS, FORCE_NAME, import_openmmtorch
 from ampmm.errors import BackendError, InputError
-from ampmm.export import load_scripted, use_simple_executor
+from ampmm.export import Potential, load_scripted, use_simple_executor
 
 _TORCH_FORCE = "TorchForce"
 
@@ -98,9 +98,10 @@ def _read_torch_force(element: ElementTree.Element) -> openmm.Force:
     openmmtorch = import_openmmtorch()
     use_simple_executor()
     archive = bytes.fromhex(element.get("encodedFileContents", ""))
-    force = openmmtorch.TorchForce(load_scripted(archive))
+    module = load_scripted(archive)
+    force = openmmtorch.TorchForce(module)
     force.setForceGroup(int(element.get("forceGroup", "0")))
-    force.setName(element.get("name", _TORCH_FORCE))
+    force.setName(element.get("name", FORCE_NAME if module.original_name == Potential.__name__ else _TORCH_FORCE))
     force.setUsesPeriodicBoundaryConditions(element.get("usesPeriodic") == "1")
     force.setOutputsForces(element.get("outputsForces") == "1")
     for parameter in element.iterfind("GlobalParameters/Parameter"):

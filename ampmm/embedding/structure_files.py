@@ -59,7 +59,7 @@ def load_structure(
         return _from_pdb(topology_path, coordinates, parameters)
     if kind == "charmm":
         return _from_charmm(topology_path, coordinates, parameters)
-    reader = parmed.amber.AmberParm if kind == "amber" else parmed.gromacs.GromacsTopologyFile
+    reader = parmed.amber.LoadParm if kind == "amber" else parmed.gromacs.GromacsTopologyFile
     with _naming("topology_file", topology_path):
         structure = reader(str(topology_path))
     return _from_parmed(structure, topology_path, coordinates, structure.createSystem)
@@ -92,7 +92,8 @@ def _from_parmed(
     box = getattr(loaded, "box", None)
     structure.coordinates = positions
     if box is not None:
-        structure.box = np.asarray(box, dtype=float).reshape(-1)[:6]
+        box = np.asarray(box, dtype=float).reshape(-1)[:6]
+        structure.box = box if box[:3].min() > 0.0 else None  # GROMACS writes zeros where there is no box
     vectors = structure.box_vectors
     return LoadedStructure(_with_box(structure.topology, vectors), _in_nm(positions * 0.1), _reduced(vectors), create_system)
 

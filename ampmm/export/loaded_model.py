@@ -13,7 +13,7 @@ from ampmm.elements import symbols
 from ampmm.errors import InputError
 from ampmm.export.evaluator import Evaluator
 from ampmm.export.metadata import Card
-from ampmm.geometry.cell import largest_cutoff, minimum_image
+from ampmm.geometry.cell import in_one_piece, largest_cutoff
 from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than, unordered_pairs_within
 from ampmm.physics.charges import dipole_moment
 from ampmm.physics.coulomb import DEFAULT_CUTOFF, coulomb_kernel
@@ -105,8 +105,7 @@ class LoadedModel:
             long_range=None if far is None else far._replace(vectors=far.vectors.to(dtype)),
         )
         charges_qm = result.energies.charges.detach().double().cpu()
-        whole = x[:1] + minimum_image(x - x[:1], vectors)  # a dipole needs the QM region in one piece
-        dipole = dipole_moment(charges_qm, whole.cpu())
+        dipole = dipole_moment(charges_qm, in_one_piece(x, vectors).cpu())
         if far is not None:
             dipole = dipole + result.energies.dipoles.detach().double().cpu().sum(dim=0)
         evaluation = Evaluation(

@@ -38,7 +38,8 @@ def load_scripted(archive: bytes) -> torch.jit.ScriptModule:
     """
     reason = native.load()
     try:
-        return torch.jit.load(io.BytesIO(archive))
+        # What was on a GPU there may have none here.
+        return torch.jit.load(io.BytesIO(archive), map_location=None if torch.cuda.is_available() else "cpu")
     except RuntimeError as error:
         if reason and "ampmm::" in str(error):
             raise ModelFileError(

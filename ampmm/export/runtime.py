@@ -88,10 +88,13 @@ class Potential(nn.Module):
             if boxvectors is None:
                 raise ValueError("boxvectors: this potential is periodic and needs them")
             box = 10.0 * boxvectors.detach().to(own.device).double()
-            # Refused here and not in _make_lists: LibTorch crashes on an error raised so deep below a TorchForce.
+            # This and what follows is refused here and not in _make_lists: LibTorch crashes on an error raised so deep below a
+            # TorchForce.
             if not max(self.reach, self.cutoff) <= largest_cutoff(box):  # a NaN in the box ends here too
                 raise ValueError("box: a cutoff of the model is now over half the box; use a larger box or a smaller cutoff")
         if self._lists_are_stale(own, box):
+            if not bool(torch.isfinite(own).all()):
+                raise ValueError("positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up")
             self._make_lists(own, box)
         qm, mm = own[: self.n_qm], own[self.n_qm :]
         edges = pairs_closer_than(pair_vectors(qm, qm, self.edge_centers, self.edge_neighbors, box), self.cutoff)
@@ -101,6 +104,11 @@ class Potential(nn.Module):
         long_range: Optional[Pairs] = None
         if self.long_range_cutoff > 0.0:
             far = pairs_closer_than(pair_vectors(qm, qm, self.far_centers, self.far_neighbors, box), self.long_range_cutoff)
+            if box is not None and self._ambiguous(far, box):
+                raise ValueError(
+                    "box: two QM atoms are farther apart than half the box and closer than the model's long-range cutoff, so "
+                    "that their nearest images are ambiguous; use a larger box"
+                )
             long_range = Pairs(far[0], far[1], far[2].to(dtype))
         result = self.evaluator(
             Frame(self.numbers, self.batch, self.net_charge, Pairs(edges[0], edges[1], edges[2].to(dtype))),
@@ -121,12 +129,10 @@ class Potential(nn.Module):
         if box is not None and not bool(torch.equal(box, self.listed_box)):
             return True
         moved = minimum_image(own - self.listed_positions, box)
-        # A NaN compares false and so ends in _make_lists, which refuses it.
+        # A NaN compares false and so makes the lists stale.
         return not bool((moved * moved).sum(dim=-1).max() <= 0.25 * self.skin * self.skin)
 
     def _make_lists(self, own: Tensor, box: Optional[Tensor]) -> None:
-        if not bool(torch.isfinite(own).all()):
-            raise ValueError("positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up")
         qm, mm = own[: self.n_qm], own[self.n_qm :]
         reach, edge_reach = self.reach + self.skin, self.cutoff + self.skin
         if box is not None:
@@ -144,18 +150,12 @@ class Potential(nn.Module):
         self.pair_centers, self.pair_neighbors = pairs.centers, pairs.neighbors
         self.listed_positions = own
 
+    def _ambiguous(self, far: Pairs, box: Tensor) -> bool:
+        largest = largest_cutoff(box)
+        return self.long_range_cutoff > largest and pairs_closer_than(far, largest).vectors.shape[0] != far.vectors.shape[0]
+
     def _long_range_list(self, qm: Tensor, box: Optional[Tensor]) -> Pairs:
         reach = self.long_range_cutoff + self.skin
-        if box is None:
-            return unordered_pairs_within(qm, reach, box)
-        largest = largest_cutoff(box)
-        if reach <= largest:
-            return unordered_pairs_within(qm, reach, box)
-        everyone = unordered_pairs_within(qm, float("inf"), box)
-        near = pairs_closer_than(everyone, self.long_range_cutoff)
-        if pairs_closer_than(near, largest).vectors.shape[0] != near.vectors.shape[0]:
-            raise ValueError(
-                "box: two QM atoms are farther apart than half the box and closer than the model's long-range cutoff, so "
-                "that their nearest images are ambiguous; use a larger box"
-            )
-        return everyone
+        if box is not None and reach > largest_cutoff(box):
+            reach = float("inf")
+        return unordered_pairs_within(qm, reach, box)

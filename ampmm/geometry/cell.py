@@ -1,4 +1,4 @@
-"""Periodic boxes: nearest images, and which cutoffs a box allows.
+"""Periodic boxes: nearest images, molecules in one piece, and which cutoffs a box allows.
 
 A box is a (3, 3) tensor whose rows are the reduced box vectors a, b, c of OpenMM (lower triangular); None is no box.
 """
@@ -25,3 +25,31 @@ def minimum_image(vectors: Tensor, box: Optional[Tensor]) -> Tensor:
 def largest_cutoff(box: Tensor) -> float:
     """Half the smallest diagonal element: up to there the nearest image is the only one in range (OpenMM's rule), Å."""
     return 0.5 * float(torch.diagonal(box).min())
+
+
+def in_one_piece(positions: Tensor, box: Optional[Tensor], gap: float = 4.0) -> Tensor:
+    """Atoms (N, 3), Å, each moved to the image nearest to an atom that was placed before, nearest atoms first.
+
+    Molecules whose neighbouring atoms are less than `gap` (Å) apart, which may be longer than half the box, become whole.
+    """
+    if box is None or positions.shape[0] == 0:
+        return positions
+    placed = positions[:1] + minimum_image(positions - positions[:1], box)
+    if float((placed - placed[:1]).norm(dim=-1).max()) < largest_cutoff(box) - gap:
+        return placed  # no chain of atoms gets to where the image nearest to the first atom changes
+    away = torch.full_like(positions[:, 0], float("inf"))  # of each atom from the nearest of those that have their place
+    vectors = torch.zeros_like(positions)
+    waiting = torch.ones_like(away, dtype=torch.bool)
+    latest = 0
+    for _ in range(positions.shape[0]):
+        waiting[latest] = False
+        from_latest = minimum_image(positions - positions[latest], box)
+        distances = from_latest.norm(dim=-1)
+        nearer = waiting & (distances < away)
+        away[nearer] = distances[nearer]
+        vectors[nearer] = placed[latest] + from_latest[nearer]
+        if not bool(waiting.any()):
+            break
+        latest = int(torch.where(waiting, away, float("inf")).argmin())
+        placed[latest] = vectors[latest]
+    return placed

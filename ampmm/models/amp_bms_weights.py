@@ -14,6 +14,8 @@ from ampmm.models.amp_bms_config import AMPBMSConfig
 
 # The rows of per-element tables are atomic numbers, from 0.
 N_TABLE_ROWS: Final = 54
+# H C N O F P S Cl Br I. The other rows of the published embedding still have the norms of their random beginning.
+TRAINED_ELEMENTS: Final = (1, 6, 7, 8, 9, 15, 16, 17, 35, 53)
 _UNUSED: Final = {
     "mu.MASSES": "masses, for dipoles about the centre of mass",
     "theta.MASSES": "masses, for quadrupoles about the centre of mass",
@@ -50,14 +52,15 @@ def import_weights(path: str | Path, hyperparameters: Mapping[str, Any] | None =
 
     Args:
         path: of the file.
-        hyperparameters: those of `AMPBMSConfig` that are not the published ones.
+        hyperparameters: those of `AMPBMSConfig` that are not the published ones; `elements` are by default those that
+            the published weights were trained on.
 
     Raises:
         ModelFileError: a key is missing or unknown, a tensor has another shape than the hyperparameters ask for, or a
             value is NaN or infinite.
     """
     state = read_weights(path)
-    values = {"elements": tuple(range(1, N_TABLE_ROWS)), **(hyperparameters or {})}
+    values = {"elements": TRAINED_ELEMENTS, **(hyperparameters or {})}
     config = AMPBMSConfig.from_dict(values)
     if max(config.elements) >= N_TABLE_ROWS:
         raise InputError(f"elements: the published tables end before {N_TABLE_ROWS}, got {max(config.elements)}")

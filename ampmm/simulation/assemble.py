@@ -197,6 +197,19 @@ def make_simulation(config: SimulationConfig, assembled: Assembled) -> app.Simul
     Raises:
         InputError: an unknown platform.
     """
+    platform, simulation = _platform(config), None
+    if platform is None:
+        simulation = app.Simulation(assembled.topology, assembled.system, _integrator(config))
+        platform = simulation.context.getPlatform()
+    properties = _properties(platform, config)
+    if simulation is None or properties:  # a platform that OpenMM chose computes in single precision unless it is told
+        simulation = None
+        simulation = app.Simulation(assembled.topology, assembled.system, _integrator(config), platform, properties)
+    simulation.context.setPositions(assembled.positions)
+    return simulation
+
+
+def _integrator(config: SimulationConfig) -> openmm.Integrator:
     timestep = config.timestep * unit.femtoseconds
     if config.ensemble == "NVE":
         integrator: openmm.Integrator = openmm.VerletIntegrator(timestep)
@@ -206,28 +219,25 @@ def make_simulation(config: SimulationConfig, assembled: Assembled) -> app.Simul
         )
         integrator.setRandomNumberSeed(_seed(config, 2))
     integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
-    platform, properties = _platform(config)
-    if platform is None:
-        simulation = app.Simulation(assembled.topology, assembled.system, integrator)
-    else:
-        simulation = app.Simulation(assembled.topology, assembled.system, integrator, platform, properties)
-    simulation.context.setPositions(assembled.positions)
-    return simulation
+    return integrator
 
 
-def _platform(config: SimulationConfig) -> tuple[openmm.Platform | None, dict[str, str]]:
-    """The platform asked for; "auto" leaves the choice to OpenMM, which takes the fastest."""
+def _platform(config: SimulationConfig) -> openmm.Platform | None:
+    """The platform asked for; None for "auto", which leaves the choice to OpenMM: the fastest that works."""
     if config.platform == "auto":
-        return None, {}
+        return None
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     known = {name.lower(): name for name in names}
     if config.platform.lower() not in known:
         raise InputError(f"platform: expected auto or one of {', '.join(names)}, got {config.platform!r}")
-    platform = openmm.Platform.getPlatformByName(known[config.platform.lower()])
-    properties = {}
-    if "Precision" in platform.getPropertyNames():
-        properties["Precision"] = "double" if config.precision == "float64" else "mixed"
-    return platform, properties
+    return openmm.Platform.getPlatformByName(known[config.platform.lower()])
+
+
+def _properties(platform: openmm.Platform, config: SimulationConfig) -> dict[str, str]:
+    """The precision of a platform that lets one choose it: CUDA, OpenCL, HIP."""
+    if "Precision" not in platform.getPropertyNames():
+        return {}
+    return {"Precision": "double" if config.precision == "float64" else "mixed"}
 
 
 def draw_velocities(simulation: app.Simulation, config: SimulationConfig) -> None:

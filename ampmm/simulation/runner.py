@@ -345,8 +345,15 @@ def _thermodynamics(system: openmm.System, state: openmm.State, box: np.ndarray 
 
 
 def _write_pdb(path: Path, topology: app.Topology, state: openmm.State) -> None:
-    with path.open("w") as file:
-        app.PDBFile.writeFile(topology, state.getPositions(), file, keepIds=True)
+    """A frame with its own box, which a barostat has made another than the Topology's."""
+    box = topology.getPeriodicBoxVectors()
+    try:
+        if box is not None:
+            topology.setPeriodicBoxVectors(state.getPeriodicBoxVectors())
+        with path.open("w") as file:
+            app.PDBFile.writeFile(topology, state.getPositions(), file, keepIds=True)
+    finally:
+        topology.setPeriodicBoxVectors(box)
 
 
 def _ns_per_day(config: SimulationConfig, steps: int, seconds: float) -> float:

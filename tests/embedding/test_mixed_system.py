@@ -303,6 +303,22 @@ def test_any_evaluator_in_a_droplet(droplet):
     )
 
 
+def test_an_evaluator_needs_a_net_charge_where_the_system_knows_none(droplet):
+    system = strip_qm_terms(droplet.system, range(4), droplet.topology).system
+    with pytest.raises(InputError, match="qm_charge: expected the net charge of the QM region in e, got None"):
+        add_force(system, droplet.topology, "FOR", Springs())
+    add_force(system, droplet.topology, "FOR", Springs(), qm_charge=-1, force_group=ML_GROUP)
+    expected = energy(context(mixed(droplet, Springs()), droplet.positions), {ML_GROUP})
+    assert energy(context(system, droplet.positions), {ML_GROUP}) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("backend", AVAILABLE)
+def test_a_system_from_xml_takes_no_second_model(droplet, model, backend):
+    again = deserialize_system(serialize_system(mixed(droplet, model, backend=backend)))
+    with pytest.raises(EmbeddingError, match="holds a force 'ampmm' already"):
+        create_mixed_system(droplet.topology, again, "FOR", model)
+
+
 def test_evaluator_that_cannot_be_pickled_says_so(droplet):
     evaluator = Springs()
     evaluator.handle = lambda: None

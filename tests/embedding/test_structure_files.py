@@ -77,6 +77,36 @@ def test_files_through_parmed_give_the_force_fields_energy(flexible, structure, 
     assert energy(context(system, positions)) == pytest.approx(expected, abs=0.2)
 
 
+def test_charmm_force_field_in_amber_format(structure, tmp_path):
+    """As CHARMM-GUI writes it: Urey–Bradley terms and harmonic impropers are in sections of their own."""
+    structure = without_impropers(structure)
+    for angle in structure.angles:
+        structure.urey_bradleys.append(parmed.UreyBradley(angle.atom1, angle.atom3, parmed.BondType(50.0, 2.0)))
+        structure.urey_bradley_types.append(structure.urey_bradleys[-1].type)
+    structure.urey_bradley_types.claim()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chamber = parmed.amber.ChamberParm.from_structure(structure)
+        chamber.save(str(tmp_path / "a.prmtop"))
+        structure.save(str(tmp_path / "a.inpcrd"))
+    loaded = load_structure(tmp_path / "a.prmtop", tmp_path / "a.inpcrd")
+    positions = np.asarray(loaded.positions.value_in_unit(unit.nanometer))
+    options = {"nonbondedMethod": app.NoCutoff, "rigidWater": False}
+    expected = app.AmberPrmtopFile(str(tmp_path / "a.prmtop")).createSystem(**options)
+    without = parmed.amber.AmberParm(str(tmp_path / "a.prmtop")).createSystem(**options)
+    energies = [energy(context(each, positions)) for each in (loaded.create_system(**options), expected, without)]
+    assert energies[0] == pytest.approx(energies[1], abs=0.05)
+    assert abs(energies[2] - energies[1]) > 1.0
+
+
+def test_gromacs_coordinates_without_a_box(structure, tmp_path):
+    topology, coordinates, _ = write(structure, "gromacs", tmp_path)
+    lines = coordinates.read_text().splitlines()
+    coordinates.write_text("\n".join([*lines[:-1], "   0.00000   0.00000   0.00000"]) + "\n")
+    loaded = load_structure(topology, coordinates)
+    assert loaded.box_vectors is None and loaded.topology.getPeriodicBoxVectors() is None
+
+
 def test_amber_box_of_uracil():
     loaded = load_structure(URACIL / "uracil_box.prmtop", str(URACIL / "uracil_box.inpcrd"))
     assert loaded.topology.getNumAtoms() == len(loaded.positions)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ampmm.geometry.cell import largest_cutoff, minimum_image
+from ampmm.geometry.cell import in_one_piece, largest_cutoff, minimum_image
 from ampmm.geometry.neighbors import edges_within, pairs_between
 
 ORTHORHOMBIC = torch.diag(torch.tensor([11.0, 13.0, 17.0], dtype=torch.float64))
@@ -104,3 +104,20 @@ def test_infinite_cutoff_takes_all_pairs_and_no_sites_give_none():
     assert len(pairs_between(qm, mm, float("inf"), None).centers) == 12
     assert len(pairs_between(qm, mm[:0], 5.0, None).centers) == 0
     assert edges_within(qm[:1], 5.0, None).vectors.shape == (0, 3)
+
+
+@BOXES
+@pytest.mark.parametrize("length", [2, 6])  # up to 6.5 Å, half the boxes is 5 to 6 Å
+def test_a_chain_in_pieces_becomes_whole_however_long(box, length):
+    random = torch.Generator().manual_seed(length)
+    steps = torch.tensor([0.2, 0.1, 1.3]) + 0.2 * torch.randn(length, 3, dtype=torch.float64, generator=random)
+    chain = steps.cumsum(0)
+    images = torch.randint(-2, 3, (length, 3), generator=random).double() @ box
+    order = torch.randperm(length, generator=random)
+    whole = in_one_piece((chain + images)[order], box)
+    torch.testing.assert_close(whole - whole[:1], chain[order] - chain[order[:1]])
+
+
+def test_without_a_box_atoms_stay_where_they_are():
+    positions = scattered(3, 50.0, 0)
+    assert in_one_piece(positions, None) is positions

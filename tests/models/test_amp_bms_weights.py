@@ -9,6 +9,7 @@ from support.bms_models import WEIGHTS, evaluate, needs_reference, state_like_th
 
 from ampmm.errors import InputError, ModelFileError
 from ampmm.models import import_weights
+from ampmm.models.amp_bms_weights import TRAINED_ELEMENTS, read_weights
 
 
 def written(tmp_path, state):
@@ -92,6 +93,17 @@ def test_code_in_a_file_does_not_run(tmp_path, monkeypatch):
 
 @needs_reference
 def test_the_published_file_is_whole():
-    imported = import_weights(WEIGHTS)
+    imported = import_weights(WEIGHTS, {"elements": range(1, 54)})
     assert sum(parameter.numel() for parameter in imported.model.parameters()) == pytest.approx(0.42e6, rel=0.02)
     assert (imported.model.free_c6 > 0.0).all() and (imported.model.sqrt_r4r2 > 0.0).all()
+
+
+@needs_reference
+def test_elements_that_were_not_trained_are_not_offered():
+    """Their rows of the embedding are still standard normal numbers; those of trained elements have become small."""
+    sizes = read_weights(WEIGHTS)["node_embedding.embedding.weight"].square().mean(dim=1)
+    assert import_weights(WEIGHTS).model.hyperparameters.elements == TRAINED_ELEMENTS
+    trained = torch.tensor(TRAINED_ELEMENTS)
+    assert sizes[trained].max() < 0.3
+    others = [number for number in range(len(sizes)) if number not in TRAINED_ELEMENTS]
+    assert sizes[others].min() > 0.5

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import mdtraj
@@ -17,7 +18,7 @@ from support.stand_in_model import write_stand_in
 from ampmm.errors import DataFileError, InputError, SimulationStopped
 from ampmm.export import load_model
 from ampmm.simulation import restart
-from ampmm.simulation.assemble import assemble, evaluate_region, make_simulation
+from ampmm.simulation.assemble import _properties, assemble, evaluate_region, make_simulation
 from ampmm.simulation.config import SimulationConfig
 from ampmm.simulation.runner import resume, start
 
@@ -170,6 +171,8 @@ def test_barostat_moves_the_box_and_the_columns_say_so(small_system, tmp_path):
     mass = 112.09 + 40 * 18.015
     assert data["density_g_per_mL"] == pytest.approx(mass / 602.214076 / data["volume_nm3"], rel=1e-4)
     assert frames(tmp_path / "a").unitcell_volumes == pytest.approx(data["volume_nm3"], rel=1e-5)
+    final = mdtraj.load(str(tmp_path / "a" / restart.FINAL))
+    assert final.unitcell_volumes == pytest.approx(data["volume_nm3"][-1:], rel=1e-3)  # three decimals of Å
 
 
 def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path):
@@ -280,3 +283,17 @@ def test_unknown_platform_lists_the_known(small_system, tmp_path):
     with pytest.raises(InputError, match=r"platform: expected auto or one of Reference, CPU.*, got 'GPU'"):
         run(small_system, tmp_path / "a", platform="GPU")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_platform_gets_the_precision_asked_for_however_it_was_chosen(small_system, monkeypatch):
+    """CPU and Reference have no such property; what has one gets it, OpenMM's own choice too."""
+    asked = []
+    monkeypatch.setattr("ampmm.simulation.assemble._properties", lambda platform, config: asked.append(platform) or {})
+    for platform in ("auto", "CPU"):
+        each = config(small_system, Path("none"), platform=platform)
+        make_simulation(each, assemble(each))
+    assert [platform.getName() for platform in asked] == ["CPU", "CPU"]
+    monkeypatch.undo()
+    gpu = SimpleNamespace(getPropertyNames=lambda: ("DeviceIndex", "Precision"))
+    for precision, expected in (("float32", "mixed"), ("float64", "double")):
+        assert _properties(gpu, config(small_system, Path("none"), precision=precision)) == {"Precision": expected}
