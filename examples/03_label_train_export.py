@@ -1,7 +1,7 @@
 """From a structure to a model of your own, at toy size: sample, label, train, export, evaluate, simulate.
 
 It runs the command line's own commands and prints each before it runs, so that they can be typed as well. The toy's
-model is small and hardly trained; docs/reproduce.md has the commands behind the shipped one.
+model is small and hardly trained; docs/reproduce.md has the commands behind the shipped ones.
 
 From the root of the clone: python examples/03_label_train_export.py OUTPUT_FOLDER
 """

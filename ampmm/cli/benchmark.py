@@ -49,6 +49,7 @@ def command(
     import torch
 
     from ampmm.benchmark import PAPER_REGIONS, measure_region, parse_region, random_region, table
+    from ampmm.evaluation import pyplot
     from ampmm.nn import native
     from ampmm.training import choose_device
 
@@ -58,6 +59,8 @@ def command(
         raise InputError("--cpu-time: adds up the time of all threads; give --threads 1 with it")
     if output is not None and output.exists():
         raise InputError(f"--output: {output} exists and is not overwritten; choose another name")
+    if output is not None and sweep:
+        pyplot()
     if threads:
         torch.set_num_threads(threads)
     where = choose_device(device)

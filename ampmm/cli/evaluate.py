@@ -62,6 +62,7 @@ def command(
         parts_of,
         plot_learning_curve,
         plot_parity,
+        pyplot,
         thinned,
         write_errors,
     )
@@ -72,6 +73,8 @@ def command(
         torch.set_num_threads(threads)
     if log is not None and output is None:
         raise InputError("--log: the learning curve is drawn into a folder; give --output too")
+    if output is not None:
+        pyplot()
     loaded = load_model(model, choose_device(device))
     frames = read_frames(data)
     check_comparable(loaded.card, frames, str(data))

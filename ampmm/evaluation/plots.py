@@ -35,7 +35,7 @@ _STYLE = {
 
 def plot_parity(predictions: Predictions, title: str, path: Path) -> None:
     """Predicted against reference values, and below them the errors, of energy, QM forces and MM forces."""
-    plt = _pyplot()
+    plt = pyplot()
     errors = errors_of(predictions)
     shown = [name for name in _TITLES if getattr(errors, name) is not None]
     with plt.rc_context(_STYLE):
@@ -57,7 +57,7 @@ def plot_parity(predictions: Predictions, title: str, path: Path) -> None:
 
 def plot_learning_curve(log: Path, path: Path) -> None:
     """Training and validation errors of a run's log.csv against the step, and the learning rate."""
-    plt = _pyplot()
+    plt = pyplot()
     columns = _read_log(log)
     steps = columns["step"]
     with plt.rc_context(_STYLE):
@@ -91,7 +91,7 @@ class Scaling(NamedTuple):
 
 def plot_scaling(lines: dict[str, Scaling], xlabel: str, path: Path) -> None:
     """Time of a frame, its floor dotted, and peak memory, over a size; all axes logarithmic, a line for each label."""
-    plt = _pyplot()
+    plt = pyplot()
     panels = 2 if any(line.megabytes for line in lines.values()) else 1
     with plt.rc_context(_STYLE):
         figure, (axes,) = plt.subplots(1, panels, figsize=(5.6 * panels, 4.2), layout="constrained", squeeze=False)
@@ -173,7 +173,12 @@ def _read_log(log: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing into files; to be called before long work whose end is a plot.
+
+    Raises:
+        BackendError: matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ImportError:

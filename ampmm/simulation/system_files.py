@@ -1,5 +1,6 @@
 """System folders: what `systems/<name>/system.yaml` says and where the folder is."""
 
+import difflib
 import hashlib
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,12 @@ class DropletSettings(NamedTuple):
     wall_radius: float  # nm
     wall_force_constant: float  # kJ/mol/nm²
     center_force_constant: float  # kJ/mol/nm²
+
+
+_FILES: Final = ("topology", "coordinates")
+_FORM_ENTRIES: Final = {"box": _FILES, "droplet": (*_FILES, *DropletSettings._fields)}
+# `smiles` is for readers.
+_ENTRIES: Final = ("name", "smiles", "qm_atoms", "qm_charge", "model", "restraints", *_FORM_ENTRIES)
 
 
 class SystemFiles(NamedTuple):
@@ -82,10 +89,13 @@ def read_system(system: str, form: str) -> SystemFiles:
         raise InputError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected names and values, got {type(content).__name__}")
+    _check_names(content, _ENTRIES, path)
     entry = content.get(form)
-    if not isinstance(entry, dict):
+    if isinstance(entry, dict):
+        _check_names(entry, _FORM_ENTRIES[form], path, f"{form}: ")
+    else:
         raise InputError(f"form: {path} describes no {form!r}; add its topology and coordinates, or choose another form")
-    files = [path.parent / str(_entry(entry, name, path, form)) for name in ("topology", "coordinates")]
+    files = [path.parent / str(_entry(entry, name, path, form)) for name in _FILES]
     for file in files:
         if not file.is_file():
             raise InputError(f"{path}: {form}: file not found: {file}")
@@ -102,6 +112,14 @@ def read_system(system: str, form: str) -> SystemFiles:
         droplet=droplet,
         restraints=read_restraints(content.get("restraints"), str(path)),
     )
+
+
+def _check_names(content: dict, known: tuple[str, ...], path: Path, where: str = "") -> None:
+    for name in content:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise InputError(f"{path}: {where}unknown entry {name!r}{hint} Known: {', '.join(known)}")
 
 
 def _entry(content: dict, name: str, path: Path, where: str = "") -> Any:

@@ -4,7 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from ampmm.cli.benchmark import command as benchmark
+from ampmm.cli.evaluate import command as evaluate
 from ampmm.errors import BackendError, InputError
 from ampmm.evaluation import Predictions, plot_learning_curve, plot_parity
 
@@ -42,3 +45,14 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(BackendError, match=r"pip install '\.\[plots\]'"):
         plot_parity(noisy(2, 2), "toy", tmp_path / "parity.png")
+
+
+def test_commands_that_end_in_a_plot_ask_for_matplotlib_before_they_begin(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for command, arguments in (
+        (evaluate, ["uracil", "none.h5", "-o", str(tmp_path / "report")]),
+        (benchmark, ["--sweep", "charges", "-o", str(tmp_path / "sweep")]),
+    ):
+        with pytest.raises(BackendError, match=r"pip install '\.\[plots\]'"):
+            CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert not (tmp_path / "report").exists() and not (tmp_path / "sweep").exists()

@@ -78,13 +78,27 @@ def test_system_file_says_what_is_missing(small_system, tmp_path):
     (tmp_path / "system.yaml").write_text(text)
     with pytest.raises(InputError, match="box: file not found"):
         read_system(str(tmp_path), "box")
-    (tmp_path / "system.yaml").write_text(text.replace("wall_radius", "wall_radios"))
+    (tmp_path / "system.yaml").write_text("".join(line for line in text.splitlines(True) if "wall_radius" not in line))
     for name in ("droplet.prmtop", "droplet.inpcrd"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match="expected an entry 'wall_radius'"):
         read_system(str(tmp_path), "droplet")
     with pytest.raises(InputError, match="describes no 'slab'"):
         read_system(str(tmp_path), "slab")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("wall_radius", "wall_radios", "droplet: unknown entry 'wall_radios'; did you mean 'wall_radius'"),
+        ("qm_charge", "charge", "unknown entry 'charge'"),
+        ("model:", "restraint: []\nmodel:", "unknown entry 'restraint'; did you mean 'restraints'"),
+    ],
+)
+def test_misspelt_entries_of_a_system_file_are_not_passed_over(small_system, tmp_path, right, wrong, message):
+    (tmp_path / "system.yaml").write_text((small_system / "system.yaml").read_text().replace(right, wrong))
+    with pytest.raises(InputError, match=message):
+        read_system(str(tmp_path), "droplet")
 
 
 def test_a_system_that_no_model_ships_for_says_what_to_give(small_system, tmp_path):
