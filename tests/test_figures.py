@@ -63,12 +63,13 @@ def test_a_run_folder_gives_the_qm_atoms_of_its_frames(tmp_path):
     trajectory = mdtraj.Trajectory(0.1 * positions, topology)
     trajectory.save_dcd(str(tmp_path / "trajectory.dcd"))
     trajectory[0].save_pdb(str(tmp_path / "initial.pdb"))
-    found = script("distributions").positions_of([tmp_path], 300.0, 2)
+    found = script("distributions").positions_of([tmp_path], 300.0, [0, 1])
     assert found == pytest.approx(positions[:, :2], abs=1e-5)
 
 
 def test_observed_coordinates_are_those_atoms():
-    found = script("distributions").observed(FIGURES.parents[1] / "systems" / "ra", ["carboxyl", "end to end"])
+    found, qm = script("distributions").observed(FIGURES.parents[1] / "systems" / "ra", ["carboxyl", "end to end"])
+    assert qm == list(range(50))
     names = ["C17", "C19", "C20", "O1"]
     assert [len(atoms) for atoms in found.values()] == [4, 2]
     # C1 … C20, O1, O2, H1 … are the molecule's first atoms in this order.

@@ -273,19 +273,20 @@ def write_whole(path: str | Path, header: Header, numbers: np.ndarray, records: 
         InputError: a frame does not fit the header.
     """
     path = Path(path)
-    if path.exists():
-        raise DataFileError(f"{path} exists and is not overwritten; choose another name or remove it first")
     draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    try:
-        with FrameWriter(draft, header, numbers) as writer:
-            _append_all(writer, records)
-            count = writer.n_frames
-        os.replace(draft, path)
-    except BaseException:
+    with WriterLock(path):  # before anything is deleted: the draft may be another process's
+        if path.exists():
+            raise DataFileError(f"{path} exists and is not overwritten; choose another name or remove it first")
         draft.unlink(missing_ok=True)
-        raise
-    return count
+        try:
+            with FrameWriter(draft, header, numbers) as writer:
+                _append_all(writer, records)
+                count = writer.n_frames
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        return count
 
 
 def _append_all(writer: FrameWriter, records: Iterable[Record]) -> None:

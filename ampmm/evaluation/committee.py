@@ -87,7 +87,8 @@ def disagreements(
 
 def _scatter(models: Sequence[LoadedModel], frames: FrameSet, index: int, measure: str) -> float:
     record = frames.record(index)
-    arrays = (frames.numbers, record.positions_qm, record.positions_mm, record.charges_mm, record.box, frames.qm_charge)
+    # Without a box: bare Coulomb over the stored charges, as in training.
+    arrays = (frames.numbers, record.positions_qm, record.positions_mm, record.charges_mm, None, frames.qm_charge)
     try:
         forces = np.stack([model.evaluate(*arrays).forces_qm for model in models])  # (K, N, 3)
     except InputError:  # elements and charge are known to fit: the energy is not finite here

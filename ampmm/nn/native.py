@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures, PolarizedMultipoles
 from ampmm.nn.multipoles import contraction_table
 
-# Goes up whenever an operator's arguments or their meaning change.
-ABI: Final = 1
+# Goes up whenever an operator comes or goes, or its arguments or their meaning change.
+ABI: Final = 2
+OPERATORS: Final = ("pair_geometry", "anisotropic_features", "polarized_features", "polarized_multipoles", "pair_sum")
 SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
 _BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"
 
@@ -61,7 +62,8 @@ def load() -> str:
         torch.ops.load_library(str(found[-1]))
     except OSError as error:
         return f"{found[-1]} does not load ({error}); {_BUILD}"
-    return ""
+    missing = [name for name in OPERATORS if not hasattr(torch.ops.ampmm, name)]
+    return f"{found[-1]} lacks {', '.join(missing)}; {_BUILD}" if missing else ""
 
 
 def available() -> bool:

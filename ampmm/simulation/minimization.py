@@ -37,7 +37,7 @@ def minimize_around(context: openmm.Context, held: Iterable[int], iterations: in
         energy = context.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
         finite = math.isfinite(energy)
     except openmm.OpenMMException as error:
-        if "NaN" not in str(error) and "infinity" not in str(error):
+        if not any(words in str(error) for words in ("NaN", "infinity", "not finite")):
             raise
         finite = False
     finally:

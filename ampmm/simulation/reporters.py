@@ -73,16 +73,14 @@ class Table:
 
 
 def _rows_until(path: Path, header: str, step: int) -> list[str]:
-    lines = path.read_text().splitlines() if path.is_file() else []
+    text = path.read_text() if path.is_file() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()  # without the half row of a killed run, or of a full disk
     if not lines or lines[0] != header:
         raise DataFileError(f"{path}: expected the columns of this run, found others; resume cannot continue it")
-    kept = []
+    kept: list[str] = []
     for line in lines[1:]:
-        try:
-            row_step = int(line.split(",", 1)[0])
-        except ValueError:
-            break  # the half row of a killed run
-        if row_step > step:
+        first, *others = line.split(",")
+        if len(others) != header.count(",") or not first.isdigit() or int(first) > step:
             break
         kept.append(line)
     return kept

@@ -63,8 +63,9 @@ class SamplingSettings:
         for name, unit_name in (("equilibration", "ps"), ("mm_cutoff", "Å")):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: expected 0 {unit_name} or more, got {getattr(self, name)!r}")
-        if not 0 <= self.round < 2**31:
-            raise InputError(f"round: expected 0 or more, got {self.round}")
+        for name in ("round", "trajectory_id"):
+            if not 0 <= getattr(self, name) < 2**31:
+                raise InputError(f"{name}: expected 0 to {2**31 - 1}, got {getattr(self, name)}")
         steps = self.interval / self.timestep
         if abs(steps - round(steps)) > 1e-6 or round(steps) < 1:
             raise InputError(f"interval: expected a multiple of the time step {self.timestep} fs, got {self.interval} fs")

@@ -5,7 +5,7 @@ reference's. A burst mends that: after every interval another driver, near the r
 frame for some steps under strong friction, and its frames are stored; the cheap driver then goes on from its own state.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import openmm
 
-from ampmm.data import FIELDS, FrameWriter, Header, Record, read_frame_keys, read_header
+from ampmm.data import FIELDS, FrameWriter, Header, Record, WriterLock, read_frame_keys, read_header
 from ampmm.errors import DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.export import Evaluator
 from ampmm.simulation.sampler import Droplet, EvaluatorForce, Sampler, SamplingSettings, molecules_within
@@ -102,45 +102,52 @@ def sample(
     path = Path(path)
     state_file = path.with_name(path.name + ".state.xml")
     header = _header(droplet, settings, driver, burst, command)
-    resume = resume and path.exists()
-    if path.exists() and not resume:
-        raise DataFileError(f"{path} exists and is not overwritten; choose another name, or resume it")
-    if resume:
-        _check_resumable(path, header.sampling, state_file)
-    for each in droplet.restraints:
-        report(f"restrained: {each.describe(droplet.topology)}")
-    sampler = Sampler(droplet, evaluator, settings)
-    if resume:
-        sampler.restore(state_file)
-        report("continuing from the saved state")
-    else:
-        # The file comes after the equilibration: a run stopped before that leaves nothing in its successor's way.
-        sampler.equilibrate(report)
-        sampler.save(state_file)
-    intervals = (
-        _intervals(sampler, settings, driver) if burst is None else _bursts(sampler, droplet, settings, driver, burst, report)
-    )
-    total = settings.n_frames * (1 if burst is None else burst.settings.frames)
-    with FrameWriter(path, header, sampler.numbers, append=resume) as writer:
-        # After a kill between writing frames and saving the state, the first frames are there already.
-        present = set(read_frame_keys(path)[1].tolist())
-        pending: list[Record] = []
-        progress(writer.n_frames, total)
-        try:
-            for records in intervals:
-                pending += [record for record in records if record.source_index not in present]
-                if len(pending) >= settings.flush:
-                    writer.append(*pending)
-                    pending = []
-                    sampler.save(state_file)
-                    progress(writer.n_frames, total)
-        except (Exception, KeyboardInterrupt):  # also a model's own InputError, of energies that are not finite
-            writer.append(*pending)
-            raise
+    with WriterLock(state_file):  # a second process finds out here, not after it has written another state
+        resume = resume and path.exists()
+        if path.exists() and not resume:
+            raise DataFileError(f"{path} exists and is not overwritten; choose another name, or resume it")
+        if resume:
+            _check_resumable(path, header.sampling, state_file)
+        for each in droplet.restraints:
+            report(f"restrained: {each.describe(droplet.topology)}")
+        sampler = Sampler(droplet, evaluator, settings)
+        if resume:
+            sampler.restore(state_file)
+            report("continuing from the saved state")
+        else:
+            # The file comes after the equilibration: a run stopped before that leaves nothing in its successor's way.
+            sampler.equilibrate(report)
+            sampler.save(state_file)
+        if burst is None:
+            intervals = _intervals(sampler, settings, driver)
+        else:
+            intervals = _bursts(sampler, droplet, settings, driver, burst, report)
+        total = settings.n_frames * (1 if burst is None else burst.settings.frames)
+        with FrameWriter(path, header, sampler.numbers, append=resume) as writer:
+            # After a kill between writing frames and saving the state, the first frames are there already.
+            present = set(read_frame_keys(path)[1].tolist())
+            progress(writer.n_frames, total)
+            new = ([record for record in records if record.source_index not in present] for records in intervals)
+            for pending in _gathered(new, settings.flush, writer):
+                writer.append(*pending)
+                sampler.save(state_file)
+                progress(writer.n_frames, total)
+            return writer.n_frames
+
+
+def _gathered(intervals: Iterable[list[Record]], least: int, writer: FrameWriter) -> Iterator[list[Record]]:
+    """The records of several intervals together, `least` or more; at an error, what there is by then is written first."""
+    pending: list[Record] = []
+    try:
+        for records in intervals:
+            pending += records
+            if len(pending) >= least:
+                yield pending
+                pending = []
+    except (Exception, KeyboardInterrupt):  # also a model's own InputError, of energies that are not finite
         writer.append(*pending)
-        sampler.save(state_file)
-        progress(writer.n_frames, total)
-        return writer.n_frames
+        raise
+    yield pending
 
 
 def _intervals(sampler: Sampler, settings: SamplingSettings, driver: str) -> Iterator[list[Record]]:
@@ -177,7 +184,7 @@ def _bursts(
                 name = _shortened(f"{driver}; {steps} steps of {burst.driver}")
                 records.append(second.record(index * own.frames + frame, time, name))
             failed = 0
-        except (LabellingError, SimulationStopped) as error:
+        except (LabellingError, SimulationStopped, InputError) as error:  # the last is a model's, of energies not finite
             failed += 1
             report(f"the burst after interval {index} failed and is left out: {error}")
             if failed >= _BURSTS_THAT_MAY_FAIL:

@@ -22,8 +22,8 @@ SYSTEMS = Path(__file__).resolve().parents[2] / "systems"
 BINS = 36
 
 
-def observed(system: Path, wanted: list[str]) -> dict[str, list[int]]:
-    """Coordinates of recipe.yaml whose names contain one of the wanted texts: positions among the QM atoms."""
+def observed(system: Path, wanted: list[str]) -> tuple[dict[str, list[int]], list[int]]:
+    """Coordinates of recipe.yaml whose names contain a wanted text, as positions among the QM atoms; the indices of those."""
     recipe = yaml.safe_load((system / "recipe.yaml").read_text(encoding="utf-8"))
     settings = yaml.safe_load((system / "system.yaml").read_text(encoding="utf-8"))
     topology = load_structure(system / settings["droplet"]["topology"], system / settings["droplet"]["coordinates"]).topology
@@ -34,7 +34,7 @@ def observed(system: Path, wanted: list[str]) -> dict[str, list[int]]:
               if not wanted or any(text in name for text in wanted)}  # fmt: skip
     if not chosen:
         raise SystemExit(f"--show: expected part of a name in {system / 'recipe.yaml'}, observe, got {wanted}")
-    return chosen
+    return chosen, qm.tolist()
 
 
 def values_of(positions: np.ndarray, atoms: list[int]) -> np.ndarray:
@@ -68,12 +68,12 @@ def summary(values: np.ndarray, circular: bool) -> str:
     return f"{np.degrees(np.angle(vector)):.1f} ± {np.degrees(np.sqrt(-2.0 * np.log(np.abs(vector)))):.1f}"
 
 
-def positions_of(paths: list[Path], temperature: float | None, n_qm: int) -> np.ndarray:
-    """The QM atoms of all frames of one temperature, (F, N, 3) Å; of a run's folder the first `n_qm` atoms of all frames."""
+def positions_of(paths: list[Path], temperature: float | None, qm: list[int]) -> np.ndarray:
+    """The QM atoms of all frames of one temperature, (F, N, 3) Å; of a run's folder the atoms `qm` of all frames."""
     found = []
     for path in paths:
         if path.is_dir():
-            run = mdtraj.load(str(path / "trajectory.dcd"), top=str(path / "initial.pdb"), atom_indices=range(n_qm))
+            run = mdtraj.load(str(path / "trajectory.dcd"), top=str(path / "initial.pdb"), atom_indices=qm)
             found.append(10.0 * run.xyz)
             continue
         frames = read_frames(path)
@@ -110,9 +110,8 @@ def main() -> None:
     parser.add_argument("--show", nargs="+", default=[], help="parts of the names of the coordinates")
     parser.add_argument("-o", "--output", type=Path, help="PNG file")
     given = parser.parse_args()
-    chosen = observed(SYSTEMS / given.system, given.show)
-    n_qm = len(read_frames(given.reference[0]).numbers)
-    model, reference = (positions_of(paths, given.temperature, n_qm) for paths in (given.model, given.reference))
+    chosen, qm = observed(SYSTEMS / given.system, given.show)
+    model, reference = (positions_of(paths, given.temperature, qm) for paths in (given.model, given.reference))
     rows = [(name, atoms, values_of(model, atoms), values_of(reference, atoms)) for name, atoms in chosen.items()]
     print("| coordinate | model | reference | overlap |\n|---|---|---|---|")
     for name, atoms, own, expected in rows:

@@ -359,6 +359,19 @@ def test_a_file_written_whole_appears_whole_or_not_at_all(tmp_path):
         write_whole(path, HEADER, NUMBERS, [])
 
 
+def test_two_that_write_one_file_whole_do_not_delete_each_others(tmp_path):
+    path = tmp_path / "a.h5"
+
+    def another_begins():
+        yield record(0)
+        with pytest.raises(DataFileError, match="another process is writing"):
+            write_whole(path, HEADER, NUMBERS, [record(1)])
+        yield record(2)
+
+    assert write_whole(path, HEADER, NUMBERS, another_begins()) == 2
+    assert read_frames(path).n_frames == 2
+
+
 def test_trajectories_that_come_later_are_added_to_the_account(tmp_path):
     path = tmp_path / "a.h5"
     for steps in ([{"seed": 1}], [{"seed": 1}, {"seed": 2}]):

@@ -60,6 +60,13 @@ def test_the_scatter_is_that_of_the_forces(models):
     np.testing.assert_allclose(disagreements(committee, frames, "rms"), expected, rtol=1e-5)
 
 
+def test_a_box_of_the_frames_does_not_count(models):
+    """Forces are those of training: bare Coulomb over the stored charges, in whatever box they were."""
+    frames, committee = toy_frames(3), [load_model(path) for path in models[:2]]
+    boxed = frames._replace(box=np.tile(6.0 * np.eye(3), (3, 1, 1)))  # too small for any cutoff
+    np.testing.assert_array_equal(disagreements(committee, boxed), disagreements(committee, frames))
+
+
 def test_a_frame_without_a_number_is_never_picked(models):
     frames = toy_frames(3)
     frames.positions_qm[1] = np.nan

@@ -120,6 +120,11 @@ def test_back_to_the_twins():
     assert "ampmm::" not in str(torch.jit.script(model).inlined_graph)
 
 
+def test_a_library_that_lacks_an_operator_is_not_used(monkeypatch):
+    monkeypatch.setattr(native, "OPERATORS", (*native.OPERATORS, "of_tomorrow"))
+    assert "lacks of_tomorrow; run `make plugin`" in native.load.__wrapped__()
+
+
 def test_what_is_not_implemented_is_refused():
     model = native.use_native(small_model("AMP(1)"))
     weight = model.layers[0].message.rest.second.weight

@@ -72,6 +72,22 @@ def test_a_burst_that_fails_is_left_out_and_a_run_of_bursts_continues(droplet, t
     assert read_frames(path).source_index.tolist() == [*before, 8, 9, 10, 11] and n == len(before) + 4
 
 
+class Refusing(Springs):
+    """A model in the place of an engine: what it says of energies that are not finite."""
+
+    def evaluate(self, *arguments, **more):
+        self.asked = getattr(self, "asked", 0) + 1
+        if self.asked == 50:
+            raise InputError("positions: the energy or the forces are not finite here")
+        return super().evaluate(*arguments, **more)
+
+
+def test_a_burst_that_a_model_refuses_is_left_out(droplet, tmp_path):
+    n, reports = run(droplet, tmp_path / "a.h5", Burst(Refusing(), "model", BURST))
+    assert 9 <= n < 12
+    assert any("failed and is left out: positions: the energy" in line for line in reports)
+
+
 def test_bursts_that_only_fail_stop_the_run(droplet, tmp_path):
     class Broken(Springs):
         def evaluate(self, *arguments, **more):

@@ -54,3 +54,16 @@ def test_what_ends_in_no_number_is_undone(context, monkeypatch):
     assert context.getSystem().getNumForces() == 1
     monkeypatch.undo()
     assert minimize_around(context, [0, 1], 50)
+
+
+@pytest.mark.parametrize("message", ["Particle coordinate is NaN", "the energy or the forces are not finite here"])
+def test_an_engine_that_refuses_a_trial_step_is_no_failure(context, monkeypatch, message):
+    before = positions(context)
+
+    def refused(context, *_):
+        context.setPositions(2.0 * before)
+        raise openmm.OpenMMException(message)
+
+    monkeypatch.setattr(openmm.LocalEnergyMinimizer, "minimize", refused)
+    assert not minimize_around(context, [0, 1], 50)
+    np.testing.assert_array_equal(positions(context), before)

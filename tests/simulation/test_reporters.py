@@ -9,14 +9,15 @@ from ampmm.errors import DataFileError
 from ampmm.simulation.reporters import Table, Trajectory
 
 
-def test_table_is_cut_after_the_step_and_loses_a_half_row(tmp_path):
+@pytest.mark.parametrize("torn", ["", "4", "1", "15", "15,1", "2\n"])  # killed, or the disk full, in the middle of a row
+def test_table_is_cut_after_the_step_and_loses_a_half_row(tmp_path, torn):
     path = tmp_path / "a.csv"
     table = Table(path, ["step", "x"])
     for step in (10, 20, 30):
         table.write([step, 0.1 * step])
     table.close()
     with path.open("a") as file:
-        file.write("4")  # killed in the middle of a row
+        file.write(torn)
     table = Table(path, ["step", "x"], keep_to_step=20)
     table.write([30, 3.5])
     table.close()

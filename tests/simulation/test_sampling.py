@@ -9,7 +9,7 @@ from openmm import unit
 from support.water_droplet import QM, Springs, water_droplet
 
 from ampmm.cli.sample import command as sample_command
-from ampmm.data import read_frames
+from ampmm.data import FrameWriter, WriterLock, read_frames
 from ampmm.errors import BackendError, DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.reference import get_labeller
 from ampmm.simulation.droplet_files import load_droplet
@@ -121,6 +121,24 @@ def test_an_earlier_file_is_not_overwritten(droplet, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_second_process_leaves_the_state_of_the_first_alone(droplet, tmp_path):
+    path, state = tmp_path / "a.h5", tmp_path / "a.h5.state.xml"
+    state.write_text("of the first process, which has not written its first frame yet")
+    engine = Springs()
+    with WriterLock(state), pytest.raises(DataFileError, match="another process is writing"):
+        run(droplet, path, engine)
+    assert state.read_text().startswith("of the first") and not path.exists()
+
+
+def test_a_full_disk_is_said_as_such(droplet, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FrameWriter, "_write", full)
+    with pytest.raises(DataFileError, match="is the disk full"):
+        run(droplet, tmp_path / "a.h5")
+
+
 def test_a_failing_engine_keeps_its_message_and_the_frames_before(droplet, tmp_path):
     path = tmp_path / "frames.h5"
     counter = Springs()
@@ -221,6 +239,7 @@ def test_nan_stops_the_dynamics_and_keeps_the_frames(droplet, tmp_path):
         ({"seed": 0}, "seed: expected 1"),
         ({"equilibration": -1.0}, "equilibration: expected 0"),
         ({"round": -1}, "round: expected 0"),
+        ({"trajectory_id": 202611211932}, "trajectory_id: expected 0 to 2147483647, got 202611211932"),
     ],
 )
 def test_settings_are_checked(changes, message):
