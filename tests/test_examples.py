@@ -86,8 +86,8 @@ def test_retinoic_acid(tmp_path):
     assert all(abs(row["double_bond"]) > 140.0 for row in torsions)  # all-trans
 
 
-def test_sam_cysteine(tmp_path):
-    lines = run("07_sam_cysteine.py", write_stand_in(tmp_path / "sam.pt", "sam"), 40, 3.5, 3.4).splitlines()
+def test_sam_cysteine():
+    lines = run("07_sam_cysteine.py", "systems/sam/start.pt", 40, 3.5, 3.4).splitlines()
     assert [line.split(",")[0] for line in lines] == ["target_A", "3.50", "3.40"]
     for line in lines[1:]:
         target, mean, force = map(float, line.split(","))
