@@ -88,7 +88,7 @@ def create_mixed_system(
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     _refuse_second_model(mm_system, keep)
     stripped = strip_qm_terms(mm_system, qm, topology, keep)
-    _add(stripped.system, topology, qm, stripped.charges, model, options, round(float(stripped.charges[qm].sum())))
+    _add(stripped.system, topology, qm, stripped.charges, model, options, float(stripped.charges[qm].sum()))
     return stripped.system, qm
 
 
@@ -154,7 +154,7 @@ def _add(
     charges: np.ndarray,
     model: Model,
     options: ForceOptions,
-    classical_charge: int | None,
+    classical_charge: float | None,
 ) -> None:
     """Add the force; the rounded classical charge of the QM region stands in where neither the caller nor the model has one."""
     if not 0 <= options.force_group <= 31:
@@ -229,7 +229,7 @@ def _evaluator_force(
     qm: np.ndarray,
     mm: np.ndarray,
     charges: np.ndarray,
-    classical_charge: int | None,
+    classical_charge: float | None,
     options: ForceOptions,
 ) -> openmm.Force:
     if not callable(getattr(evaluator, "evaluate", None)):
@@ -256,11 +256,13 @@ def _evaluator_force(
     return openmm.PythonForce(EvaluatorComputation(evaluator, numbers, qm, mm, charges[mm], charge))
 
 
-def _net_charge(evaluator: Evaluator, asked: int | None, classical: int | None) -> int:
-    """The net charge of the QM region: what was asked for if it fits, else the model's own, else the classical one."""
+def _net_charge(evaluator: Evaluator, asked: int | None, classical: float | None) -> int:
+    """The net charge of the QM region: what was asked for if it fits, else the model's own, else the classical one, rounded."""
+    if isinstance(evaluator, LoadedModel) and evaluator.card.qm_charge is not None:
+        return evaluator.check_charge(asked)
+    charge = round(classical) if asked is None and classical is not None else asked
     if isinstance(evaluator, LoadedModel):
-        return evaluator.check_charge(classical if asked is None and evaluator.card.qm_charge is None else asked)
-    charge = classical if asked is None else asked
+        return evaluator.check_charge(charge)
     if charge is None:
         raise InputError(
             "qm_charge: expected the net charge of the QM region in e, got None; the System's own QM charges are zero already"
