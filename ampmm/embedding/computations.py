@@ -26,7 +26,7 @@ class PotentialComputation:
         self.periodic = periodic
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        device = next(self.module.buffers()).device
+        device = next((each.device for each in self.module.buffers()), torch.device("cpu"))
         positions = torch.from_numpy(_in_nm(state.getPositions(asNumpy=True))).to(device)  # (n, 3)
         box = None
         if self.periodic:

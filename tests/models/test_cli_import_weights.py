@@ -8,6 +8,7 @@ from support.bms_models import state_like_the_published
 from ampmm.cli import import_weights, info
 from ampmm.errors import InputError, ModelFileError
 from ampmm.export import load_model
+from ampmm.models.amp_bms_weights import TRAINED_ELEMENTS
 
 
 def ampmm(module, *arguments):
@@ -20,7 +21,7 @@ def test_a_file_becomes_a_model_with_its_card(tmp_path):
     result = ampmm(import_weights, tmp_path / "weights", "-o", tmp_path / "out.pt", "--params", tmp_path / "params.yaml")
     assert "not needed: mu.MASSES" in result.output and "148, 28133" in result.output
     card = load_model(tmp_path / "out.pt").card
-    assert card.qm_charge is None and card.composition == () and card.elements == tuple(range(1, 54))
+    assert card.qm_charge is None and card.composition == () and card.elements == TRAINED_ELEMENTS
     assert card.hyperparameters["n_channels"] == 4 and card.license == "MIT" and "28133" in card.citation
     assert card.cutoffs == {"qm": 4.5, "polarization": 8.0, "long_range": 14.0, "coulomb": 9.0}
     assert card.data["file"] == "weights" and len(card.data["sha256"]) == 64
