@@ -34,6 +34,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mm-forces-400": {"mm_force_weight": 400.0},
     "multipoles-1e-4": {"multipole_scale": 1.0e-4},
     "clip-10": {"gradient_clip": 10.0},
+    "frames-500": {"n_train": 500},  # a learning curve
+    "frames-1000": {"n_train": 1000},
+    "frames-2000": {"n_train": 2000},
+    "frames-4000": {"n_train": 4000},
+    "frames-7000": {"n_train": 7000},
+    "temporal": {"split": "temporal"},
 }
 ERRORS = ("validation_energy_mae", "validation_forces_qm_mae", "validation_forces_mm_mae")
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from ampmm.benchmark.regions import Arguments, Region, batched, lists_of
 from ampmm.errors import InputError
 from ampmm.export import use_simple_executor
-from ampmm.memory import release_freed_memory
+from ampmm.memory import keep_freed_memory, release_freed_memory
 from ampmm.nn import native
 from ampmm.physics.coulomb import BareCoulomb, ElectrostaticPotential, ReactionField
 from ampmm.physics.evaluators import force_evaluator
@@ -94,6 +94,7 @@ def measure_region(
     """
     device = torch.device(device)
     use_simple_executor()
+    keep_freed_memory()  # as in dynamics
     arguments = batched(list(regions), cutoff, polarization_cutoff, coulomb_cutoff, device, dtype)
     model = copy.deepcopy(model).to(device, dtype).eval().requires_grad_(False)
     kernel = ReactionField(coulomb_cutoff) if coulomb_cutoff < float("inf") else BareCoulomb()

@@ -10,6 +10,7 @@ from torch import nn
 from ampmm.data.batching import Batcher
 from ampmm.data.schema import FrameSet
 from ampmm.errors import InputError
+from ampmm.memory import keep_freed_memory
 from ampmm.physics.coulomb import BareCoulomb
 from ampmm.physics.evaluators import force_evaluator
 
@@ -50,6 +51,7 @@ def predict(
     """
     if frames.energy is None:
         raise InputError("data: the frames have no labels to compare with; run `ampmm label` on them first")
+    keep_freed_memory()
     device = next(model.buffers()).device
     far = getattr(model, "long_range_cutoff", 0.0)
     batcher = Batcher(frames, cutoff, polarization_cutoff, device, long_range_cutoff=far)

@@ -194,12 +194,7 @@ struct Anisotropic {
   static bool has_tangent(int i) { return i <= BY_NEIGHBOR; }
   static Layout layout(const Options& o) { return Layout(static_cast<int>(o.whole[0])); }
 
-  static std::vector<Tensor> tidy(std::vector<Tensor> in) {
-    for (auto& each : in) each = each.contiguous();
-    in[UNIT] = as_columns(in[UNIT]);
-    in[RADIAL] = as_columns(in[RADIAL]);
-    return in;
-  }
+  static std::vector<Tensor> tidy(std::vector<Tensor> in) { return laid_out(std::move(in), UNIT, RADIAL); }
 
   template <class T>
   static Tensor forward_kernel(const Layout& y, const std::vector<Tensor>& in) {

@@ -25,6 +25,13 @@ inline Tensor new_columns(int64_t n, int64_t c, const Tensor& like) { return at:
 inline Tensor zero_columns(int64_t n, int64_t c, const Tensor& like) { return at::zeros({c, n}, like.options()).t(); }
 inline Tensor as_columns(const Tensor& x) { return x.dim() == 2 ? x.t().contiguous().t() : x.contiguous(); }
 
+// The inputs as kernels read them: `a` and `b` component by component, the others row by row.
+inline std::vector<Tensor> laid_out(std::vector<Tensor> in, size_t a, size_t b) {
+  for (size_t k = 0; k < in.size(); ++k)
+    if (in[k].defined()) in[k] = k == a || k == b ? as_columns(in[k]) : in[k].contiguous();
+  return in;
+}
+
 // Component c of pairs from `first` on, of a matrix stored as above.
 template <class T>
 inline T* column(const Tensor& x, int64_t c, int64_t first = 0) {

@@ -10,65 +10,133 @@
 namespace ampmm {
 namespace {
 
-const double S2 = std::sqrt(2.0), S6 = std::sqrt(6.0), S15 = std::sqrt(0.15), S10 = std::sqrt(0.1), S32 = std::sqrt(1.5);
+// Square roots of 2, 6, 0.15, 0.1 and 1.5.
+constexpr double S2 = 1.4142135623730951, S6 = 2.449489742783178, S15 = 0.3872983346207417, S10 = 0.31622776601683794, S32 = 1.224744871391589;
 
-// Packed tensors of a unit vector, orders 0 to 3, see ampmm/nn/multipoles.py.
+// sin(pi d) and cos(pi d), written so that a loop of it is vectorised: series of pi f, |f| <= 1/2, which is what rounding leaves of d.
 template <class T>
-inline void packed(T x, T y, T z, T* R) {
-  const T d = x * x - y * y, f = 5 * z * z - 1;
-  R[0] = 1; R[1] = x; R[2] = y; R[3] = z;
-  R[4] = T(S2) * x * y; R[5] = T(S2) * x * z; R[6] = T(S2) * y * z; R[7] = d / T(S2); R[8] = (3 * z * z - 1) / T(S6);
-  R[9] = T(0.5) * y * (3 * x * x - y * y); R[10] = T(S6) * x * y * z; R[11] = T(S15) * y * f; R[12] = T(S10) * z * (f - 2);
-  R[13] = T(S15) * x * f; R[14] = T(S32) * z * d; R[15] = T(0.5) * x * (x * x - 3 * y * y);
+inline void sine_cosine(T d, T& s, T& c) {
+  constexpr int terms = sizeof(T) == 4 ? 7 : 12;
+  const T n = std::nearbyint(d), x = T(3.14159265358979323846) * (d - n), x2 = -x * x, odd = n - 2 * std::nearbyint(n / 2);
+  const T sign = 1 - 2 * odd * odd;
+  T a = 1, b = 1;
+#pragma GCC unroll 12
+  for (int k = terms; k > 0; --k) {
+    a = 1 + a * x2 / T(2 * k * (2 * k + 1));
+    b = 1 + b * x2 / T(2 * k * (2 * k - 1));
+  }
+  s = sign * x * a;
+  c = sign * b;
 }
 
-// Their derivatives, J[c][a] = dR_c / du_a.
+// A tile's vectors: distance, direction, envelope e = d u(d) and g = e/d with their derivatives by r, sine and cosine of pi d.
 template <class T>
-inline void packed_jacobian(T x, T y, T z, T J[16][3]) {
-  const T d = x * x - y * y, f = 5 * z * z - 1, s2 = T(S2), s6 = T(S6), s15 = T(S15), s32 = T(S32);
-  const T rows[16][3] = {
-      {0, 0, 0}, {1, 0, 0}, {0, 1, 0}, {0, 0, 1},
-      {s2 * y, s2 * x, 0}, {s2 * z, 0, s2 * x}, {0, s2 * z, s2 * y}, {s2 * x, -s2 * y, 0}, {0, 0, s6 * z},
-      {3 * x * y, T(1.5) * d, 0}, {s6 * y * z, s6 * x * z, s6 * x * y}, {0, s15 * f, 10 * s15 * y * z},
-      {0, 0, T(S10) * (15 * z * z - 3)}, {s15 * f, 0, 10 * s15 * x * z}, {2 * s32 * x * z, -2 * s32 * y * z, s32 * d},
-      {T(1.5) * d, -3 * x * y, 0}};
-  std::memcpy(J, rows, sizeof rows);
-}
+struct Tile {
+  int64_t m;
+  T cutoff;
+  T r[TILE], x[TILE], y[TILE], z[TILE], e[TILE], de[TILE], g[TILE], dg[TILE], s[TILE], c[TILE];
 
-// Distance, direction, envelope e = d u(d) and e/d with their derivatives by r.
-template <class T>
-struct Pair {
-  T r, x, y, z, e, de, g, dg, s, c;
+  Tile(const T* v, int64_t m_, T cutoff_, int exponent) : m(m_), cutoff(cutoff_) {
+    const T q = static_cast<T>(exponent), a0 = T(-0.5) * (q + 1) * (q + 2), a1 = q * (q + 2), a2 = T(-0.5) * q * (q + 1);
+    T power[TILE];
+#pragma omp simd
+    for (int64_t p = 0; p < m; ++p) {
+      r[p] = std::sqrt(v[3 * p] * v[3 * p] + v[3 * p + 1] * v[3 * p + 1] + v[3 * p + 2] * v[3 * p + 2]);
+      x[p] = v[3 * p] / r[p];
+      y[p] = v[3 * p + 1] / r[p];
+      z[p] = v[3 * p + 2] / r[p];
+      power[p] = 1;
+    }
+    for (int i = 1; i < exponent; ++i)
+#pragma omp simd
+      for (int64_t p = 0; p < m; ++p) power[p] *= r[p] > cutoff ? T(1) : r[p] / cutoff;
+#pragma omp simd
+    for (int64_t p = 0; p < m; ++p) {
+      const T d = r[p] / cutoff, in = d > 1 ? T(1) : d;
+      e[p] = 1 + power[p] * in * (a0 + in * (a1 + in * a2));
+      de[p] = d > 1 ? T(0) : power[p] * (q * a0 + in * ((q + 1) * a1 + in * (q + 2) * a2)) / cutoff;
+      g[p] = e[p] / d;
+      dg[p] = de[p] / d - e[p] / (d * d) / cutoff;
+      sine_cosine(d, s[p], c[p]);
+    }
+  }
+
+  // Calls f(n, p, value, derivative by r) for the radial functions, by the addition theorem.
+  template <class F>
+  void radial(int64_t n_radial, const F& f) const {
+    const T k = T(3.14159265358979323846) / cutoff;
+    T sine[TILE], cosine[TILE];
+    std::memcpy(sine, s, m * sizeof(T));
+    std::memcpy(cosine, c, m * sizeof(T));
+    for (int64_t n = 0; n < n_radial; ++n)
+#pragma omp simd
+      for (int64_t p = 0; p < m; ++p) {
+        const T a = sine[p], b = cosine[p];
+        f(n, p, g[p] * a, dg[p] * a + g[p] * (n + 1) * k * b);
+        sine[p] = a * c[p] + b * s[p];
+        cosine[p] = b * c[p] - a * s[p];
+      }
+  }
 };
 
+// Packed tensors of a tile's directions, orders 0 to 3, see ampmm/nn/multipoles.py.
 template <class T>
-inline Pair<T> pair(const T* v, T cutoff, int p) {
-  const T a = T(-0.5) * (p + 1) * (p + 2), b = T(p) * (p + 2), c = T(-0.5) * p * (p + 1), pi = T(3.14159265358979323846);
-  Pair<T> o;
-  o.r = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-  o.x = v[0] / o.r; o.y = v[1] / o.r; o.z = v[2] / o.r;
-  const T d = o.r / cutoff, in = d > 1 ? T(1) : d;
-  T power = 1;
-  for (int i = 1; i < p; ++i) power *= in;
-  o.e = 1 + power * in * (a + in * (b + in * c));
-  o.de = d > 1 ? T(0) : power * (p * a + in * ((p + 1) * b + in * (p + 2) * c)) / cutoff;
-  o.g = o.e / d;
-  o.dg = o.de / d - o.e / (d * d) / cutoff;
-  o.s = std::sin(pi * d);
-  o.c = std::cos(pi * d);
-  return o;
+void tensors_of(const Tile<T>& t, T out[16][TILE]) {
+#pragma omp simd
+  for (int64_t p = 0; p < t.m; ++p) {
+    const T x = t.x[p], y = t.y[p], z = t.z[p], d = x * x - y * y, f = 5 * z * z - 1;
+    out[0][p] = 1;
+    out[1][p] = x;
+    out[2][p] = y;
+    out[3][p] = z;
+    out[4][p] = T(S2) * x * y;
+    out[5][p] = T(S2) * x * z;
+    out[6][p] = T(S2) * y * z;
+    out[7][p] = d / T(S2);
+    out[8][p] = (3 * z * z - 1) / T(S6);
+    out[9][p] = T(0.5) * y * (3 * x * x - y * y);
+    out[10][p] = T(S6) * x * y * z;
+    out[11][p] = T(S15) * y * f;
+    out[12][p] = T(S10) * z * (f - 2);
+    out[13][p] = T(S15) * x * f;
+    out[14][p] = T(S32) * z * d;
+    out[15][p] = T(0.5) * x * (x * x - 3 * y * y);
+  }
 }
 
-// Calls f(n, value, derivative by r) for the radial functions, by the addition theorem.
-template <class T, class F>
-inline void radial(const Pair<T>& o, T cutoff, int64_t n_radial, const F& f) {
-  const T k = T(3.14159265358979323846) / cutoff;
-  T s = o.s, c = o.c;
-  for (int64_t n = 0; n < n_radial; ++n) {
-    f(n, o.g * s, o.dg * s + o.g * (n + 1) * k * c);
-    const T next = s * o.c + c * o.s;
-    c = c * o.c - s * o.s;
-    s = next;
+// Their derivatives by the directions' components.
+template <class T>
+void slopes_of(const Tile<T>& t, T out[16][3][TILE]) {
+  const T s2 = T(S2), s6 = T(S6), s10 = T(S10), s15 = T(S15), s32 = T(S32);
+  std::memset(out, 0, 16 * 3 * TILE * sizeof(T));
+#pragma omp simd
+  for (int64_t p = 0; p < t.m; ++p) {
+    const T x = t.x[p], y = t.y[p], z = t.z[p], d = x * x - y * y, f = 5 * z * z - 1;
+    out[1][0][p] = out[2][1][p] = out[3][2][p] = 1;
+    out[4][0][p] = s2 * y;
+    out[4][1][p] = s2 * x;
+    out[5][0][p] = s2 * z;
+    out[5][2][p] = s2 * x;
+    out[6][1][p] = s2 * z;
+    out[6][2][p] = s2 * y;
+    out[7][0][p] = s2 * x;
+    out[7][1][p] = -s2 * y;
+    out[8][2][p] = s6 * z;
+    out[9][0][p] = 3 * x * y;
+    out[9][1][p] = T(1.5) * d;
+    out[10][0][p] = s6 * y * z;
+    out[10][1][p] = s6 * x * z;
+    out[10][2][p] = s6 * x * y;
+    out[11][1][p] = s15 * f;
+    out[11][2][p] = 10 * s15 * y * z;
+    out[12][2][p] = s10 * (15 * z * z - 3);
+    out[13][0][p] = s15 * f;
+    out[13][2][p] = 10 * s15 * x * z;
+    out[14][0][p] = 2 * s32 * x * z;
+    out[14][1][p] = -2 * s32 * y * z;
+    out[14][2][p] = s32 * d;
+    out[15][0][p] = T(1.5) * d;
+    out[15][1][p] = -3 * x * y;
   }
 }
 
@@ -84,15 +152,18 @@ struct Geometry {
     const T *v = vectors.data_ptr<T>(), cutoff = static_cast<T>(o.real[0]);
     T *pu = unit.data_ptr<T>(), *pR = R.data_ptr<T>(), *pb = b.data_ptr<T>(), *pe = e.data_ptr<T>();
     for_tiles(n, TILE, [&](int64_t first, int64_t m, int) {
-      for (int64_t p = first; p < first + m; ++p) {
-        const Pair<T> q = pair(v + 3 * p, cutoff, static_cast<int>(o.whole[0]));
-        T tensors[16];
-        packed(q.x, q.y, q.z, tensors);
-        pu[p] = q.x; pu[n + p] = q.y; pu[2 * n + p] = q.z;
-        for (int64_t c = 0; c < C; ++c) pR[c * n + p] = tensors[c];
-        radial(q, cutoff, n_radial, [&](int64_t k, T value, T) { pb[k * n + p] = value; });
-        pe[p] = q.e;
+      const Tile<T> t(v + 3 * first, m, cutoff, static_cast<int>(o.whole[0]));
+      T* u = pu + first;
+      for (int64_t p = 0; p < m; ++p) {
+        u[p] = t.x[p];
+        u[n + p] = t.y[p];
+        u[2 * n + p] = t.z[p];
+        pe[first + p] = t.e[p];
       }
+      T tensors[16][TILE];
+      tensors_of(t, tensors);
+      for (int64_t c = 0; c < C; ++c) std::memcpy(pR + c * n + first, tensors[c], m * sizeof(T));
+      t.radial(n_radial, [&](int64_t k, int64_t p, T value, T) { pb[k * n + first + p] = value; });
     });
     return {unit, R, b, e};
   }
@@ -105,17 +176,32 @@ struct Geometry {
     const T *gu = by[0].data_ptr<T>(), *gR = by[1].data_ptr<T>(), *gb = by[2].data_ptr<T>(), *ge = by[3].data_ptr<T>();
     T* to = out.data_ptr<T>();
     for_tiles(n, TILE, [&](int64_t first, int64_t m, int) {
-      for (int64_t p = first; p < first + m; ++p) {
-        const Pair<T> q = pair(v + 3 * p, cutoff, static_cast<int>(o.whole[0]));
-        T J[16][3], u[3] = {gu[p], gu[n + p], gu[2 * n + p]}, r = ge[p] * q.de;
-        packed_jacobian(q.x, q.y, q.z, J);
-        for (int64_t c = 1; c < C; ++c)
-          for (int a = 0; a < 3; ++a) u[a] += gR[c * n + p] * J[c][a];
-        radial(q, cutoff, n_radial, [&](int64_t k, T, T slope) { r += gb[k * n + p] * slope; });
-        const T along = u[0] * q.x + u[1] * q.y + u[2] * q.z;
-        to[3 * p] = q.x * r + (u[0] - q.x * along) / q.r;
-        to[3 * p + 1] = q.y * r + (u[1] - q.y * along) / q.r;
-        to[3 * p + 2] = q.z * r + (u[2] - q.z * along) / q.r;
+      const Tile<T> t(v + 3 * first, m, cutoff, static_cast<int>(o.whole[0]));
+      T by_r[TILE], by_x[TILE], by_y[TILE], by_z[TILE];
+      for (int64_t p = 0; p < m; ++p) {
+        by_r[p] = ge[first + p] * t.de[p];
+        by_x[p] = gu[first + p];
+        by_y[p] = gu[n + first + p];
+        by_z[p] = gu[2 * n + first + p];
+      }
+      T slopes[16][3][TILE];
+      slopes_of(t, slopes);
+      for (int64_t c = 1; c < C; ++c)
+#pragma omp simd
+        for (int64_t p = 0; p < m; ++p) {
+          const T g = gR[c * n + first + p];
+          by_x[p] += g * slopes[c][0][p];
+          by_y[p] += g * slopes[c][1][p];
+          by_z[p] += g * slopes[c][2][p];
+        }
+      t.radial(n_radial, [&](int64_t k, int64_t p, T, T slope) { by_r[p] += gb[k * n + first + p] * slope; });
+      T* own = to + 3 * first;
+#pragma omp simd
+      for (int64_t p = 0; p < m; ++p) {
+        const T along = by_x[p] * t.x[p] + by_y[p] * t.y[p] + by_z[p] * t.z[p];
+        own[3 * p] = t.x[p] * by_r[p] + (by_x[p] - t.x[p] * along) / t.r[p];
+        own[3 * p + 1] = t.y[p] * by_r[p] + (by_y[p] - t.y[p] * along) / t.r[p];
+        own[3 * p + 2] = t.z[p] * by_r[p] + (by_z[p] - t.z[p] * along) / t.r[p];
       }
     });
     return out;
@@ -130,17 +216,24 @@ struct Geometry {
     const T *v = vectors.data_ptr<T>(), *t = tangent.data_ptr<T>(), cutoff = static_cast<T>(o.real[0]);
     T *pu = unit.data_ptr<T>(), *pR = R.data_ptr<T>(), *pb = b.data_ptr<T>(), *pe = e.data_ptr<T>();
     for_tiles(n, TILE, [&](int64_t first, int64_t m, int) {
-      for (int64_t p = first; p < first + m; ++p) {
-        const Pair<T> q = pair(v + 3 * p, cutoff, static_cast<int>(o.whole[0]));
-        const T dr = q.x * t[3 * p] + q.y * t[3 * p + 1] + q.z * t[3 * p + 2];
-        const T u[3] = {(t[3 * p] - q.x * dr) / q.r, (t[3 * p + 1] - q.y * dr) / q.r, (t[3 * p + 2] - q.z * dr) / q.r};
-        T J[16][3];
-        packed_jacobian(q.x, q.y, q.z, J);
-        for (int a = 0; a < 3; ++a) pu[a * n + p] = u[a];
-        for (int64_t c = 0; c < C; ++c) pR[c * n + p] = J[c][0] * u[0] + J[c][1] * u[1] + J[c][2] * u[2];
-        radial(q, cutoff, n_radial, [&](int64_t k, T, T slope) { pb[k * n + p] = slope * dr; });
-        pe[p] = q.de * dr;
+      const Tile<T> q(v + 3 * first, m, cutoff, static_cast<int>(o.whole[0]));
+      T slopes[16][3][TILE], dr[TILE];
+      slopes_of(q, slopes);
+      T* u = pu + first;
+      const T* own = t + 3 * first;
+#pragma omp simd
+      for (int64_t p = 0; p < m; ++p) {
+        dr[p] = q.x[p] * own[3 * p] + q.y[p] * own[3 * p + 1] + q.z[p] * own[3 * p + 2];
+        u[p] = (own[3 * p] - q.x[p] * dr[p]) / q.r[p];
+        u[n + p] = (own[3 * p + 1] - q.y[p] * dr[p]) / q.r[p];
+        u[2 * n + p] = (own[3 * p + 2] - q.z[p] * dr[p]) / q.r[p];
+        pe[first + p] = q.de[p] * dr[p];
       }
+      for (int64_t c = 0; c < C; ++c)
+#pragma omp simd
+        for (int64_t p = 0; p < m; ++p)
+          pR[c * n + first + p] = slopes[c][0][p] * u[p] + slopes[c][1][p] * u[n + p] + slopes[c][2][p] * u[2 * n + p];
+      q.radial(n_radial, [&](int64_t k, int64_t p, T, T slope) { pb[k * n + first + p] = slope * dr[p]; });
     });
     return {unit, R, b, e};
   }

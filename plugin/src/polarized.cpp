@@ -71,13 +71,7 @@ struct Tile {
 struct Polarized {
   static bool has_tangent(int i) { return i <= RADIAL || i == BY_CENTER; }
 
-  static std::vector<Tensor> tidy(std::vector<Tensor> in) {
-    for (auto& each : in)
-      if (each.defined()) each = each.contiguous();
-    in[TENSORS] = as_columns(in[TENSORS]);
-    in[RADIAL] = as_columns(in[RADIAL]);
-    return in;
-  }
+  static std::vector<Tensor> tidy(std::vector<Tensor> in) { return laid_out(std::move(in), TENSORS, RADIAL); }
 
   template <class T>
   static Tensor forward_kernel(const std::vector<Tensor>& in) {
