@@ -32,6 +32,9 @@ _HOMES = {
 }
 
 
+_ROOMS = ("data", "embedding", "evaluation", "export", "reference", "simulation", "training")
+
+
 class _ShippedModels(ModuleType):
     """The module `ampmm.models`, which called as a function lists the models that ship with ampmm."""
 
@@ -56,6 +59,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("ampmm.models")
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("ampmm")
+    if name in _ROOMS:
+        return importlib.import_module(f"ampmm.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'ampmm' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

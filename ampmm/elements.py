@@ -1,6 +1,6 @@
 """Chemical elements: symbols by atomic number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ampmm.errors import InputError
@@ -30,3 +30,10 @@ def atomic_number(symbol_: str) -> int:
 def symbols(numbers: Sequence[int]) -> list[str]:
     """The symbols of a sequence of atomic numbers."""
     return [symbol(int(number)) for number in numbers]
+
+
+def formula(numbers: Iterable[int]) -> str:
+    """Atomic numbers as a sum formula in Hill's order, e.g. ``"C4H4N2O2"``."""
+    names = symbols(list(numbers))
+    order = sorted(set(names), key=lambda name: (name != "C", name != "H", name) if "C" in names else (False, False, name))
+    return "".join(name + (str(names.count(name)) if names.count(name) > 1 else "") for name in order)

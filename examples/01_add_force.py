@@ -6,7 +6,7 @@ from openmm import LangevinMiddleIntegrator, app, unit
 
 import ampmm
 
-model_name, n_steps = sys.argv[1:] or ("uracil", 1000)
+model_name, n_steps = (*sys.argv[1:3], *("uracil", 1000)[len(sys.argv) - 1 :])
 amber = ampmm.load_structure("systems/uracil/uracil_box.prmtop", "systems/uracil/uracil_box.inpcrd")
 mm_system = amber.create_system(nonbondedMethod=app.PME, nonbondedCutoff=1.0 * unit.nanometer, rigidWater=True)
 model = ampmm.load_model(model_name)  # a shipped model, or the path of a .pt file

@@ -13,6 +13,8 @@ from openmm import LangevinMiddleIntegrator, app, unit
 import ampmm
 from ampmm.embedding import create_preset_system, get_preset
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 model_name, preset_name, n_steps, n_iterations = (*sys.argv[1:], *("tip3p", "1000", "50")[len(sys.argv) - 2 :])
 peptide = app.PDBFile(str(Path(__file__).with_name("dipeptide.pdb")))
 preset = get_preset(preset_name)

@@ -22,6 +22,10 @@ def test_every_public_name_is_there():
     assert ampmm.__version__ == project["version"]
 
 
+def test_rooms_named_in_the_docs_need_no_import_of_their_own():
+    run("import ampmm; ampmm.embedding.create_preset_system, ampmm.data.FrameWriter, ampmm.reference.get_labeller")
+
+
 def test_import_loads_no_heavy_package():
     loaded = run("import ampmm, ampmm.cli, sys; print(*sys.modules)").split()
     assert not {"torch", "openmm", "numpy", "h5py", "mdtraj", "parmed"} & set(loaded)

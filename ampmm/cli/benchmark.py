@@ -121,9 +121,7 @@ def _heading(device, dtype: str, cpu_time: bool) -> str:
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores of {platform.machine()}"
     clock = "processor" if cpu_time else "wall-clock"
-    return (
-        f"{name}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, {dtype}, {clock} time\n{native.status()}\n"
-    )
+    return f"{name}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, {dtype}, {clock} time\n{native.status()}\n"
 
 
 def _size(sweep: str):

@@ -52,8 +52,8 @@ def _operators(module: "ScriptModule") -> str:
 
 def card_text(card: "Card", file: str) -> str:
     """The card in sections, with aligned values."""
-    from ampmm.cli.shared import card_errors, formula
-    from ampmm.elements import symbols
+    from ampmm.cli.shared import card_errors
+    from ampmm.elements import formula, symbols
 
     model = {
         "file": file,

@@ -50,8 +50,7 @@ def command(as_json: bool) -> None:
 
 def summary(loaded: "LoadedModel", name: str) -> dict[str, Any]:
     """What the list says of one model; errors in kJ/mol and kJ/mol/Å, None where the card has none."""
-    from ampmm.cli.shared import formula
-    from ampmm.elements import symbols
+    from ampmm.elements import formula, symbols
 
     card = loaded.card
     part = next((part for part in _PARTS if part in card.errors), None)

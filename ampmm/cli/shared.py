@@ -1,6 +1,5 @@
 """What several commands show alike."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,12 +38,3 @@ def card_errors(card: "Card") -> str:
     counts: dict[str, Any] = card.data.get("evaluated_frames", {})
     sizes = {part: size for part, size in card.data.get("split", {}).items() if part in counts}
     return error_table(card.errors, frame_counts(counts, sizes))
-
-
-def formula(numbers: Iterable[int]) -> str:
-    """Atomic numbers in Hill's order, e.g. C4H4N2O2."""
-    from ampmm.elements import symbols
-
-    names = symbols(list(numbers))
-    order = sorted(set(names), key=lambda name: (name != "C", name != "H", name) if "C" in names else (False, False, name))
-    return "".join(name + (str(names.count(name)) if names.count(name) > 1 else "") for name in order)

@@ -80,7 +80,7 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
     given = {name: value for name, value in options.items() if value is not None}
     if resume:
         folder, steps = _resumed(system, given)
-        result = resume_run(folder, steps, progress=progress)
+        result = resume_run(folder, steps, progress=progress, model_file=given.get("model", ""))
     else:
         config = _config(system, given)
         if config.steps < config.report_interval:
@@ -128,12 +128,12 @@ def _resumed(system: str | None, given: dict[str, Any]) -> tuple[Path, int | Non
     from ampmm.simulation.config import config_from, read_settings, steps_of_time
     from ampmm.simulation.restart import CONFIG, require_run
 
-    fixed = sorted(set(given) - {"output", "steps", "time", "form"})
+    fixed = sorted(set(given) - {"output", "steps", "time", "form", "model"})
     if fixed:
         names = ", ".join("--" + name.replace("_", "-") for name in fixed)
         raise InputError(
-            f"--resume: expected only --output, --steps or --time beside it, got {names}; "
-            "a resumed run keeps its settings; start another run to change them"
+            "--resume: expected only --output, --steps or --time beside it, or --model for a file that was moved, got "
+            f"{names}; a resumed run keeps its settings; start another run to change them"
         )
     if "steps" in given and "time" in given:
         raise InputError("--steps, --time: expected one of them, got both; leave one out")

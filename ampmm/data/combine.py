@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ampmm.data.schema import NEW_IN_VERSION_2, PER_CHARGE, FrameSet, Record
-from ampmm.elements import symbol
+from ampmm.elements import formula, symbol
 from ampmm.errors import InputError
 
 _SHARED = ("header", "numbers", "mm_offsets")
@@ -90,12 +90,7 @@ def difference_of_atoms(first: np.ndarray, second: np.ndarray) -> str:
     if len(first) != len(second):
         return f"{len(first)} atoms and {len(second)} atoms"
     if sorted(first.tolist()) != sorted(second.tolist()):
-        return f"{_formula(first)} and {_formula(second)}"
+        return f"{formula(first)} and {formula(second)}"
     place = int(np.flatnonzero(np.asarray(first) != np.asarray(second))[0])
     mine, theirs = (symbol(int(each[place])) for each in (first, second))
     return f"the same elements in another order (atom {place} is {mine} and {theirs})"
-
-
-def _formula(numbers: np.ndarray) -> str:
-    elements, counts = np.unique(numbers, return_counts=True)
-    return " ".join(f"{symbol(int(element))}{count}" for element, count in zip(elements, counts, strict=True))

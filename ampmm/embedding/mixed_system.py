@@ -1,9 +1,11 @@
 """A classical System with a model in it: the QM region's energy, polarized by the MM charges around it."""
 
 import io
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import openmm
@@ -12,17 +14,20 @@ from openmm import unit
 from openmm.app import Element, Topology
 
 from ampmm.embedding.backends import BACKENDS, FORCE_NAME, get_backend
+from ampmm.embedding.bonded import bonded_atoms, constraints_within, molecule_force
 from ampmm.embedding.boundary import refuse_boundary, refuse_virtual_sites
 from ampmm.embedding.bounds import bounds_from_card
 from ampmm.embedding.computations import EvaluatorComputation
 from ampmm.embedding.mm_forces import read_charges, refuse_qm_terms, strip_qm_terms
 from ampmm.embedding.regions import check_system_matches, select_qm_atoms
 from ampmm.errors import BackendError, EmbeddingError, InputError
-from ampmm.export import Evaluator, LoadedModel, Potential, load_model
+from ampmm.export import Evaluator, LoadedModel, Potential, checked_cutoff, load_model
 from ampmm.geometry.cell import largest_cutoff
 from ampmm.memory import keep_freed_memory
 from ampmm.physics.coulomb import ELECTROSTATICS
 from ampmm.physics.walls import DistanceWalls
+
+CHARGE_TOLERANCE: Final = 0.1  # e; classical charges rarely add up to a whole number
 
 Model = str | Path | LoadedModel | Evaluator
 
@@ -130,7 +135,20 @@ def add_force(
     refuse_qm_terms(system, region, kept)
     _refuse_second_model(system, kept)
     _add(system, topology, qm, charges, model, options, None)
+    _join(system, topology, qm)
     return qm
+
+
+def _join(system: openmm.System, topology: Topology, qm: np.ndarray) -> None:
+    """Make molecules of QM atoms whose bonds are not in the System: a barostat would pull them apart."""
+    qm_set = set(map(int, qm))
+    known = {tuple(sorted(pair)) for pair in constraints_within(system, qm_set)}
+    for force in system.getForces():
+        if type(force).__name__ in ("HarmonicBondForce", "CustomBondForce"):
+            known |= {tuple(sorted(pair)) for pair in bonded_atoms(force) if qm_set.issuperset(pair)}
+    bonds = [(int(qm[i]), int(qm[j])) for i, j in bonds_within(topology, qm)]
+    if any(tuple(sorted(pair)) not in known for pair in bonds):
+        system.addForce(molecule_force(bonds))
 
 
 def _refuse_second_model(system: openmm.System, kept: Collection[str]) -> None:
@@ -157,8 +175,8 @@ def _add(
     classical_charge: float | None,
 ) -> None:
     """Add the force; the rounded classical charge of the QM region stands in where neither the caller nor the model has one."""
-    if not 0 <= options.force_group <= 31:
-        raise InputError(f"force_group: expected 0 to 31, got {options.force_group}")
+    if options.force_group not in range(32):
+        raise InputError(f"force_group: expected a whole number from 0 to 31, got {options.force_group!r}")
     if not np.isfinite(charges).all():
         raise EmbeddingError("system: expected finite charges in the NonbondedForce, got NaN or infinity")
     atoms = list(topology.atoms())
@@ -190,8 +208,8 @@ def _model_force(
     numbers = model.check_numbers(numbers)
     if options.dtype not in (torch.float32, torch.float64):
         raise InputError(f"dtype: expected torch.float32 or torch.float64, got {options.dtype}")
-    if not options.skin > 0.0:
-        raise InputError(f"skin: expected a positive length in Å, got {options.skin}")
+    if not isinstance(options.skin, (int, float)) or not options.skin > 0.0:
+        raise InputError(f"skin: expected a positive length in Å, got {options.skin!r}")
     periodic = system.usesPeriodicBoundaryConditions()
     electrostatics, coulomb_cutoff = _electrostatics(system, model, options)
     if periodic:
@@ -259,13 +277,20 @@ def _evaluator_force(
 def _net_charge(evaluator: Evaluator, asked: int | None, classical: float | None) -> int:
     """The net charge of the QM region: what was asked for if it fits, else the model's own, else the classical one, rounded."""
     if isinstance(evaluator, LoadedModel) and evaluator.card.qm_charge is not None:
-        return evaluator.check_charge(asked)
-    charge = round(classical) if asked is None and classical is not None else asked
-    if isinstance(evaluator, LoadedModel):
-        return evaluator.check_charge(charge)
+        charge: int | None = evaluator.check_charge(asked)
+    else:
+        charge = round(classical) if asked is None and classical is not None else asked
+        if isinstance(evaluator, LoadedModel):
+            charge = evaluator.check_charge(charge)
     if charge is None:
         raise InputError(
             "qm_charge: expected the net charge of the QM region in e, got None; the System's own QM charges are zero already"
+        )
+    if classical is not None and abs(classical - charge) > CHARGE_TOLERANCE:
+        warnings.warn(
+            f"qm_charge: the QM region is given {charge:+d} e, its classical charges add up to {classical:+.2f} e; is this the "
+            "molecule, in the same protonation state, that the model is for?",
+            stacklevel=4,
         )
     return charge
 
@@ -292,9 +317,7 @@ def _electrostatics(system: openmm.System, model: LoadedModel, options: ForceOpt
     cutoff = options.coulomb_cutoff
     if cutoff is None:
         return name, model.default_coulomb_cutoff(_half_box(system) if periodic else float("inf"))
-    if not 0.0 < cutoff < float("inf"):
-        raise InputError(f"coulomb_cutoff: expected a positive length in Å, got {cutoff}")
-    return name, float(cutoff)
+    return name, checked_cutoff(cutoff)
 
 
 def _check_cutoffs(system: openmm.System, cutoffs: dict[str, float | None]) -> None:

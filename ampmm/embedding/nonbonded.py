@@ -98,7 +98,7 @@ def _excluded_pairs(force: openmm.CustomNonbondedForce) -> set[tuple[int, int]]:
 
 def _charge_parameters(force: openmm.CustomNonbondedForce) -> list[int]:
     names = [force.getPerParticleParameterName(k) for k in range(force.getNumPerParticleParameters())]
-    return [k for k, name in enumerate(names) if name in CHARGE_PARAMETERS]
+    return [k for k, name in enumerate(names) if name.lower() in CHARGE_PARAMETERS]
 
 
 def _strip_offsets(force: openmm.NonbondedForce, qm: set[int]) -> None:

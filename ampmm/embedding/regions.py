@@ -49,7 +49,13 @@ def boundary_bonds(topology: Topology, qm_indices: np.ndarray) -> list[tuple[int
 
 
 def check_system_matches(topology: Topology, system: System) -> None:
-    """Raise `InputError` unless Topology and System hold the same number of particles."""
+    """Raise `InputError` unless they are a Topology and a System of the same number of particles."""
+    for name, value, kind in (("topology", topology, Topology), ("system", system, System)):
+        if not isinstance(value, kind):
+            raise InputError(
+                f"{name}: expected an OpenMM {kind.__name__}, got {type(value).__name__}; create_mixed_system takes (topology, "
+                "system, …), add_force (system, topology, …); readers such as AmberPrmtopFile have a .topology"
+            )
     n_topology, n_system = topology.getNumAtoms(), system.getNumParticles()
     if n_topology != n_system:
         raise InputError(
@@ -68,7 +74,8 @@ def _from_indices(qm_atoms: Sequence[int] | np.ndarray) -> np.ndarray:
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise InputError(
             "qm_atoms: expected a flat sequence of integer atom indices, a residue name or an MDTraj selection, "
-            f"got {type(qm_atoms).__name__} of shape {indices.shape} and dtype {indices.dtype}"
+            f"got {type(qm_atoms).__name__} of shape {indices.shape} and dtype {indices.dtype}; of a mask take "
+            "numpy.flatnonzero(mask), of atoms [atom.index for atom in atoms]"
         )
     return indices.astype(np.int64)
 

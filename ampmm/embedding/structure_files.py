@@ -46,6 +46,7 @@ def load_structure(
         InputError: a file is missing or cannot be read, is of an unknown kind, or the atom counts differ; the message
             names the file.
     """
+    parameters = [parameters] if isinstance(parameters, (str, Path)) else parameters
     topology_path = _existing("topology_file", topology_file)
     kind = _kind(topology_path)
     if coordinates_file is None and kind != "pdb":
@@ -86,7 +87,9 @@ def _from_parmed(
 ) -> LoadedStructure:
     with _naming("coordinates_file", coordinates):
         loaded = parmed.load_file(str(coordinates))
-        positions = np.asarray(loaded.coordinates, dtype=float)
+        positions = np.asarray(getattr(loaded, "coordinates", None), dtype=float)
+    if positions.ndim not in (2, 3):
+        raise InputError(f"coordinates_file: expected a file of coordinates, got {coordinates} without any")
     positions = positions[0] if positions.ndim == 3 else positions  # trajectory-like files come as frames
     _check_counts(topology, len(structure.atoms), coordinates, len(positions))
     box = getattr(loaded, "box", None)
@@ -95,7 +98,12 @@ def _from_parmed(
         box = np.asarray(box, dtype=float).reshape(-1)[:6]
         structure.box = box if box[:3].min() > 0.0 else None  # GROMACS writes zeros where there is no box
     vectors = structure.box_vectors
-    return LoadedStructure(_with_box(structure.topology, vectors), _in_nm(positions * 0.1), _reduced(vectors), create_system)
+
+    def create(**options: object) -> openmm.System:
+        with _naming("topology_file", topology):  # ParmEd says what is missing, a box for PME, say
+            return create_system(**options)
+
+    return LoadedStructure(_with_box(structure.topology, vectors), _in_nm(positions * 0.1), _reduced(vectors), create)
 
 
 def _from_pdb(topology: Path, coordinates: Path, parameters: Sequence[str | Path]) -> LoadedStructure:

@@ -104,4 +104,3 @@ def make_card(
         command=without_folders(command),
         ampmm_version=ampmm_version(),
     )
-

@@ -2,7 +2,7 @@
 
 from ampmm.export.evaluator import Evaluator
 from ampmm.export.executor import use_simple_executor
-from ampmm.export.loaded_model import LoadedModel
+from ampmm.export.loaded_model import LoadedModel, checked_cutoff
 from ampmm.export.metadata import Card
 from ampmm.export.native_modules import load_scripted, uses_native_operators
 from ampmm.export.runtime import Potential
@@ -13,6 +13,7 @@ __all__ = [
     "Evaluator",
     "LoadedModel",
     "Potential",
+    "checked_cutoff",
     "load_model",
     "load_scripted",
     "models",

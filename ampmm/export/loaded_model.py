@@ -4,12 +4,12 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
 
-from ampmm.elements import symbols
+from ampmm.elements import formula, symbols
 from ampmm.errors import InputError
 from ampmm.export.evaluator import Evaluator
 from ampmm.export.metadata import Card
@@ -19,6 +19,9 @@ from ampmm.physics.charges import dipole_moment
 from ampmm.physics.coulomb import DEFAULT_CUTOFF, coulomb_kernel
 from ampmm.physics.evaluators import force_evaluator
 from ampmm.types import Evaluation, Frame, Pairs
+
+_SHORTEST: Final = 3.0  # Å, of a Coulomb cutoff
+_NEAREST: Final = 0.3  # Å; no two sites of a molecule, nor of two, come this near
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class LoadedModel:
         reach = float("inf") if coulomb_cutoff is None else max(coulomb_cutoff, polarization_cutoff)
         edges = edges_within(x, self.card.cutoffs["qm"], vectors)
         pairs = pairs_between(x, y, reach, vectors)
+        self._check_lengths(edges, pairs)
         near = pairs_closer_than(pairs, polarization_cutoff)
         far = self._long_range(x, vectors)
         n_atoms = len(numbers)
@@ -166,8 +170,8 @@ class LoadedModel:
             )
         if self.card.composition and sorted(values.tolist()) != sorted(self.card.composition):
             raise InputError(
-                f"numbers: model {self.card.name!r} was trained on {' '.join(symbols(self.card.composition))} alone, got "
-                f"{' '.join(symbols(values.tolist()))}; its energies mean nothing for another molecule"
+                f"numbers: model {self.card.name!r} was trained on {formula(self.card.composition)} alone, got "
+                f"{formula(values.tolist())}; its energies mean nothing for another molecule"
             )
         return values.astype(np.int64)
 
@@ -185,9 +189,22 @@ class LoadedModel:
             return whole
         if qm_charge is not None and qm_charge != self.card.qm_charge:
             raise InputError(
-                f"qm_charge: model {self.card.name!r} was trained for a net charge of {self.card.qm_charge}, got {qm_charge}"
+                f"qm_charge: model {self.card.name!r} was trained for a net charge of {self.card.qm_charge}, got {qm_charge!r}"
             )
         return self.card.qm_charge
+
+    def _check_lengths(self, edges: Pairs, pairs: Pairs) -> None:
+        """Refuse what no molecule has, and lengths in nm do."""
+        seen = (self.card.bounds.get("min_distance") or {}).values()
+        for name, what, vectors, least in (
+            ("positions_qm", "two atoms", edges.vectors, 0.5 * min(seen) if seen else _NEAREST),
+            ("positions_mm", "a charge and an atom of the QM region", pairs.vectors, _NEAREST),
+        ):
+            nearest = float(torch.linalg.vector_norm(vectors, dim=1).min()) if len(vectors) else float("inf")
+            if 0.0 < nearest < least:
+                raise InputError(
+                    f"{name}: expected Å, got {what} {nearest:.2g} Å apart, nearer than {least:.2g} Å; are these lengths in nm?"
+                )
 
     def default_coulomb_cutoff(self, largest: float) -> float:
         """The cutoff of the QM–MM reaction field, Å: the model's own, else 12 Å or `largest` (half the box)."""
@@ -211,10 +228,7 @@ class LoadedModel:
                 raise InputError("coulomb_cutoff: without a box the electrostatics has no cutoff; leave it out or give a box")
             return None
         largest = largest_cutoff(box)
-        try:
-            cutoff = self.default_coulomb_cutoff(largest) if asked is None else float(asked)
-        except (TypeError, ValueError):
-            raise InputError(f"coulomb_cutoff: expected a number in Å, got {asked!r}") from None
+        cutoff = self.default_coulomb_cutoff(largest) if asked is None else checked_cutoff(asked)
         for name, value in (
             ("coulomb_cutoff", cutoff),
             ("the model's polarization cutoff", self.card.cutoffs["polarization"]),
@@ -225,6 +239,19 @@ class LoadedModel:
                     f"box: {name} of {value} Å is over half the box ({largest:.2f} Å); use a larger box or a smaller cutoff"
                 )
         return cutoff
+
+
+def checked_cutoff(asked: float) -> float:
+    """A Coulomb cutoff that a user gave, Å.
+
+    Raises:
+        InputError: it is no number, a Quantity, or so short that it must be in nm.
+    """
+    if isinstance(asked, bool) or not isinstance(asked, (int, float, np.number)):
+        raise InputError(f"coulomb_cutoff: expected a plain number in Å, got {asked!r}")
+    if not _SHORTEST <= asked < float("inf"):
+        raise InputError(f"coulomb_cutoff: expected a length in Å, of at least {_SHORTEST} Å, got {asked}; is this in nm?")
+    return float(asked)
 
 
 def _summed(first: Evaluation, second: Evaluation) -> Evaluation:
@@ -238,7 +265,7 @@ def _array(name: str, values: np.ndarray, shape: tuple[int | None, ...]) -> np.n
         raise InputError(f"{name}: expected a plain array in Å or e, got a Quantity in {values.unit}; convert it first")
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # torch's, of a tensor with a gradient or on a GPU
         raise InputError(f"{name}: expected an array of numbers of shape {expected}, got {type(values).__name__}") from None
     if array.size == 0 and shape[0] in (None, 0):
         array = array.reshape(0, *shape[1:])  # no MM charges, as an empty list

@@ -75,6 +75,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
     them (see `ampmm.export.native_modules`). Raises `ModelFileError` with what is wrong.
     """
     use_simple_executor()
+    _check_device(device)
     path = _resolve(name_or_path)
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"{path}: no TorchScript archive (or a truncated one); expected a .pt file of `ampmm export`")
@@ -97,6 +98,15 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
         if own != told:
             raise ModelFileError(f"{path}: its card gives a {name} cutoff of {told} Å, its model has {own}")
     return LoadedModel(with_native_operators(module.eval(), card), card, path)
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        asked = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device: expected cpu, cuda or cuda:N, got {device!r}") from None
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: {device} is asked for, and torch finds {torch.cuda.device_count()} CUDA device(s) here")
 
 
 def ampmm_version() -> str:

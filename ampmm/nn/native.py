@@ -199,9 +199,7 @@ class NativePairSum(nn.Module):
     ) -> Tensor:
         """As the twin."""
         if features.device.type != "cpu":
-            return self.twin(
-                features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3
-            )
+            return self.twin(features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3)
         return torch.ops.ampmm.pair_sum(
             features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, self.lowest_order
         )

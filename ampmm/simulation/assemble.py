@@ -25,7 +25,7 @@ from ampmm.export import LoadedModel, load_model, models
 from ampmm.simulation.config import CLASSICAL, SimulationConfig
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.restraints import add_restraints, check_atoms
-from ampmm.simulation.structure_source import is_structure_file, read_structure
+from ampmm.simulation.structure_source import check_water, is_structure_file, read_structure
 from ampmm.simulation.system_files import SystemFiles, read_system
 from ampmm.units import ANGSTROM_PER_NM, NM_PER_ANGSTROM
 
@@ -75,6 +75,8 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     else:
         files = read_system(config.system, config.form)
         structure = load_structure(files.topology, files.coordinates)
+        if preset is not None:
+            check_water(structure.topology, config.preset, files.topology)
     topology = structure.topology
     check_atoms(files.restraints, topology.getNumAtoms())
     mm_system = _classical_system(structure, files, preset)
@@ -165,7 +167,7 @@ def _region(
     bounds = bounds_from_card(getattr(card, "bounds", None) or {}, numbers, bonds, config.distance_slack, config.force_slack)
     charges = _charges(mm_system)
     mm_indices = np.array([i for i in range(len(atoms)) if i not in place and charges[i] != 0.0], dtype=np.int64)
-    qm_charge = files.qm_charge
+    qm_charge = None if config.qm_atoms else files.qm_charge  # the system's is that of its own region
     if qm_charge is None:
         qm_charge = round(float(charges[indices].sum()))
     options: dict[str, Any] = {"coulomb_cutoff": get_preset(config.preset).cutoff} if config.preset else {}
@@ -229,7 +231,10 @@ def _platform(config: SimulationConfig) -> openmm.Platform | None:
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     known = {name.lower(): name for name in names}
     if config.platform.lower() not in known:
-        raise InputError(f"platform: expected auto or one of {', '.join(names)}, got {config.platform!r}")
+        raise InputError(
+            f"platform: expected auto or one of {', '.join(names)}, got {config.platform!r}; CUDA comes with "
+            "`pip install 'openmm[cuda12]'`"
+        )
     return openmm.Platform.getPlatformByName(known[config.platform.lower()])
 
 

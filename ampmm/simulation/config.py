@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from ampmm.errors import InputError
+from ampmm.simulation.system_files import SYSTEM_FILE
 
 FORMS: Final = ("box", "droplet")
 ENSEMBLES: Final = ("NVT", "NPT", "NVE")
@@ -33,7 +34,7 @@ class SimulationConfig:
     "reaction-field" in a box, "bare" in a droplet.
     platform: an OpenMM platform or "auto". precision: of the model, and of a CUDA or OpenCL platform.
     ensemble: "NVT", "NPT" or "NVE". temperature: K. pressure: bar. friction: 1/ps. timestep: fs.
-    steps: of the whole trajectory, from its start. report_interval, checkpoint_interval: steps.
+    steps: of the whole trajectory, from its start. report_interval and its multiple checkpoint_interval: steps.
     minimize: iterations at most, of the MM atoms around the QM region, 0 for none.
     seed: of velocities, thermostat and barostat.
     distance_slack, force_slack: how far beyond the model's training bounds the QM region may go before the run stops,
@@ -145,6 +146,9 @@ def config_from(settings: Mapping[str, Any], source: str = "settings") -> Simula
         if not timestep > 0:
             raise InputError(f"timestep: expected a positive number, got {timestep!r}")
         values["steps"] = steps_of_time(values.pop("time"), timestep)
+    interval = values.get("report_interval", 0)
+    if interval > 0 and "checkpoint_interval" not in values:
+        values["checkpoint_interval"] = interval * -(-SimulationConfig.checkpoint_interval // interval)  # the next multiple
     return SimulationConfig(**values)
 
 
@@ -184,6 +188,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         if isinstance(value, str) and value and (path.parent / value).exists():
             settings[name] = str((path.parent / value).resolve())
     return settings
+
+
+def with_full_paths(config: SimulationConfig) -> SimulationConfig:
+    """The config with full paths of its files, which hold in any folder; names stay names."""
+    files = {name: Path(getattr(config, name)) for name in ("system", "model", "coordinates") if getattr(config, name)}
+    found = {name: str(path.resolve()) for name, path in files.items() if path.is_file() or (path / SYSTEM_FILE).is_file()}
+    return dataclasses.replace(config, **found)
 
 
 def write_config(config: SimulationConfig, path: Path) -> None:

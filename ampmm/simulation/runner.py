@@ -25,7 +25,7 @@ from ampmm.simulation.assemble import (
     model_digest,
     named_model,
 )
-from ampmm.simulation.config import SimulationConfig, config_from, read_settings, write_config
+from ampmm.simulation.config import SimulationConfig, config_from, read_settings, with_full_paths, write_config
 from ampmm.simulation.guard import complaint, finite
 from ampmm.simulation.minimization import minimize_around
 from ampmm.simulation.reporters import STATE_COLUMNS, Table, Trajectory, ml_columns
@@ -91,7 +91,7 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
     _announce(assembled, progress)
     simulation = make_simulation(config, assembled)
     digests = {"model_digest": model_digest(assembled.region.model), "system_digest": assembled.system_digest}
-    config = dataclasses.replace(config, **digests)
+    config = dataclasses.replace(with_full_paths(config), **digests)
     with _disk_errors(folder, simulation), restart.only_writer(folder):
         restart.refuse_overwrite(folder)
         if progress and config.minimize:
@@ -104,13 +104,14 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
         return _run(config, assembled, simulation, outputs, good, progress)
 
 
-def resume(folder: Path, steps: int | None = None, model: Any = None, progress: bool = True) -> Result:
+def resume(folder: Path, steps: int | None = None, model: Any = None, progress: bool = True, model_file: str = "") -> Result:
     """Continue the run in `folder` from its last checkpoint; frames after it are cut off and made again.
 
     Args:
         folder: of the earlier run.
         steps: a new length of the whole trajectory, from its start; None keeps the old one.
         model, progress: as in `start`.
+        model_file: where the model's file is now, if it was moved.
 
     Raises:
         InputError: no run there, or it is already that long.
@@ -122,6 +123,8 @@ def resume(folder: Path, steps: int | None = None, model: Any = None, progress: 
     settings["output"] = str(folder)
     if steps is not None:
         settings["steps"] = steps
+    if model_file:
+        settings["model"] = model_file
     config = config_from(settings, str(folder / restart.CONFIG))
     assembled = assemble(config, model)
     _check_files(config, assembled)

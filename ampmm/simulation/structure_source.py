@@ -68,17 +68,23 @@ def read_structure(config: SimulationConfig) -> tuple[SystemFiles, LoadedStructu
         structure = load_structure(path, config.coordinates or None)
     if structure.box_vectors is None:
         raise InputError(f"system: expected a periodic box with {path}, got none; a PDB has it in its CRYST1 record")
-    sites = {len(list(residue.atoms())) for residue in structure.topology.residues() if is_water(residue)}
-    if sites != {preset.water_sites}:
-        raise InputError(
-            f"preset: {config.preset} has water of {preset.water_sites} sites, got {path} with water of "
-            f"{', '.join(map(str, sorted(sites))) or 'no'} sites; choose the preset of its water, or solvate it anew"
-        )
+    check_water(structure.topology, config.preset, path)
     qm_atoms: Any = config.qm_atoms or solute_atoms(structure.topology)
     files = SystemFiles(
         name=path.stem, topology=path, coordinates=path, qm_atoms=qm_atoms, qm_charge=None, model="", droplet=None
     )
     return files, structure
+
+
+def check_water(topology: app.Topology, preset: str, path: Path) -> None:
+    """Refuse water, read from `path`, that has another number of sites than the named preset's."""
+    expected = get_preset(preset).water_sites
+    sites = {len(list(residue.atoms())) for residue in topology.residues() if is_water(residue)}
+    if sites != {expected}:
+        raise InputError(
+            f"preset: {preset} has water of {expected} sites, got {path} with water of "
+            f"{', '.join(map(str, sorted(sites))) or 'no'} sites; choose the preset of its water, or solvate it anew"
+        )
 
 
 def _where_it_is_now(config: SimulationConfig) -> Path:

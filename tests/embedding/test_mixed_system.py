@@ -186,6 +186,27 @@ def test_barostat_moves_whole_qm_molecules(box, model):
     assert np.isfinite(energy(here))
 
 
+def test_add_force_keeps_a_molecule_whole_whose_bonds_the_user_took_out(box, model):
+    """Else each QM atom would be a molecule of its own for the barostat."""
+    own = openmm.XmlSerializer.clone(strip_qm_terms(box.system, range(4), box.topology).system)
+    names = [force.getName() for force in own.getForces()]
+    own.removeForce(names.index("QM molecules (zero energy)"))
+    add_force(own, box.topology, "FOR", model, coulomb_cutoff=9.0)
+    assert (0, 1, 2, 3) in context(own, box.positions).getMolecules()
+    joined = strip_qm_terms(box.system, range(4), box.topology).system
+    n_forces = joined.getNumForces()
+    add_force(joined, box.topology, "FOR", model, coulomb_cutoff=9.0)
+    assert joined.getNumForces() == n_forces + 1
+
+
+def test_classical_charges_of_another_ion_are_noted(droplet, model):
+    other = openmm.XmlSerializer.clone(droplet.system)
+    force = next(each for each in other.getForces() if isinstance(each, openmm.NonbondedForce))
+    force.setParticleParameters(0, 1.7, 0.34, 0.36)
+    with pytest.warns(UserWarning, match=r"the QM region is given -1 e, its classical charges add up to \+0\.00 e"):
+        create_mixed_system(droplet.topology, other, "FOR", model)
+
+
 @pytest.mark.parametrize("backend", AVAILABLE)
 def test_box_that_shrinks_below_the_cutoff_stops(box, model, backend):
     here = context(mixed(box, model, backend=backend), box.positions)
@@ -341,14 +362,23 @@ def test_evaluator_where_it_does_not_fit(box, droplet):
     ("name", "options", "error", "message"),
     [
         ("box", {"coulomb_cutoff": 11.0}, InputError, r"coulomb_cutoff: expected at most half the box, 10\.50 Å"),
-        ("box", {"coulomb_cutoff": -1.0}, InputError, "coulomb_cutoff: expected a positive"),
+        ("box", {"coulomb_cutoff": -1.0}, InputError, "coulomb_cutoff: expected a length in Å"),
+        ("box", {"coulomb_cutoff": 1.0}, InputError, r"at least 3.0 Å, got 1.0; is this in nm"),
+        (
+            "box",
+            {"coulomb_cutoff": 0.9 * unit.nanometer},
+            InputError,
+            "expected a plain number in Å, got .* nm",
+        ),
         ("box", {"electrostatics": "bare"}, InputError, 'use "reaction-field"'),
         ("box", {"electrostatics": "pme"}, InputError, "electrostatics: expected .*'pme'"),
         ("droplet", {"coulomb_cutoff": 9.0}, InputError, "has no cutoff"),
         ("droplet", {"qm_charge": 0}, InputError, "net charge of -1, got 0"),
         ("droplet", {"backend": "jax"}, InputError, "backend: expected"),
         ("droplet", {"skin": 0.0}, InputError, "skin: expected a positive"),
-        ("droplet", {"force_group": 32}, InputError, "force_group: expected 0 to 31"),
+        ("droplet", {"skin": "1"}, InputError, "skin: expected a positive length in Å, got '1'"),
+        ("droplet", {"force_group": 32}, InputError, "force_group: expected a whole number from 0 to 31, got 32"),
+        ("droplet", {"force_group": 1.5}, InputError, "force_group: expected a whole number from 0 to 31, got 1.5"),
         ("droplet", {"dtype": torch.float16}, InputError, "dtype: expected"),
         ("droplet", {"keep": ["nothing"]}, InputError, "keep: expected names"),
     ],
@@ -373,6 +403,8 @@ def test_bad_inputs(box, droplet, model, tmp_path):
         mixed(droplet, "no-model")
     with pytest.raises(InputError, match=r"same particles in both, got .* atoms"):
         create_mixed_system(app.Topology(), droplet.system, "FOR", model)
+    with pytest.raises(InputError, match="topology: expected an OpenMM Topology, got System; create_mixed_system takes"):
+        create_mixed_system(droplet.system, droplet.topology, "FOR", model)
     with pytest.raises(EmbeddingError, match=r"FOR1-C \(atom 0\) and MM FOR1-O2"):
         create_mixed_system(droplet.topology, droplet.system, [0, 1], model)
     damaged = tmp_path / "damaged.pt"

@@ -74,6 +74,9 @@ def nan(array: np.ndarray) -> np.ndarray:
 
 
 BAD_INPUT = {
+    "QM in nm": ({"positions_qm": QM / 10}, "positions_qm: expected Å, got two atoms .* in nm"),
+    "MM in nm": ({"positions_mm": QM[:1] + 0.1 + 0.01 * MM}, "positions_mm: expected Å, got a charge and an atom .* in nm"),
+    "Coulomb cutoff in nm": ({"box": np.diag([14.0, 13.0, 15.0]), "coulomb_cutoff": 0.6}, "coulomb_cutoff: .* is this in nm"),
     "NaN in QM": ({"positions_qm": nan(QM)}, "positions_qm: 1 values are NaN or infinite"),
     "infinite MM": ({"positions_mm": MM * np.inf}, "positions_mm: .* values are NaN or infinite"),
     "NaN charge": ({"charges_mm": nan(CHARGES)}, "charges_mm: 1 values are NaN"),
@@ -96,8 +99,8 @@ BAD_INPUT = {
     "charge": ({"qm_charge": -1}, "qm_charge: model 'small' was trained for a net charge of 0, got -1"),
     "small box": ({"box": [11.0, 8.9, 11.0]}, r"box: the model's polarization cutoff of 4.5 Å is over half the box \(4.45 Å\)"),
     "long cutoff": ({"box": BOX, "coulomb_cutoff": 7.0}, "box: coulomb_cutoff of 7.0 Å is over half the box"),
-    "negative cutoff": ({"box": BOX, "coulomb_cutoff": -1.0}, "positive coulomb_cutoff"),
-    "cutoff in words": ({"box": BOX, "coulomb_cutoff": "long"}, "coulomb_cutoff: expected a number in Å"),
+    "negative cutoff": ({"box": BOX, "coulomb_cutoff": -1.0}, "coulomb_cutoff: expected a length in Å, of at least 3"),
+    "cutoff in words": ({"box": BOX, "coulomb_cutoff": "long"}, "coulomb_cutoff: expected a plain number in Å"),
     "half precision": ({"dtype": torch.float16}, "dtype: expected torch.float32"),
     "cutoff without box": ({"coulomb_cutoff": 7.0}, "coulomb_cutoff: without a box"),
     "skewed box": ({"box": [[14, 0, 0], [8, 13, 0], [0, 0, 13]]}, "box: expected positive lengths, or reduced box vectors"),

@@ -86,6 +86,14 @@ def test_missing_file_and_unknown_name_list_the_known_models(monkeypatch, tmp_pa
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "expected cpu, cuda or cuda:N, got 'gpu'"), ("cuda:99", "torch finds")]
+)
+def test_a_device_that_is_not_there(device, message):
+    with pytest.raises(InputError, match=message):
+        load_model("uracil", device=device)
+
+
 def test_shipped_models_load_by_name():
     for name in models():
         assert load_model(name).card.name == name

@@ -29,6 +29,11 @@ def test_run_refuse_and_resume(small_system, tmp_path):
     assert again.returncode == 1 and "--resume" in again.stderr and "Traceback" not in again.stderr
     resumed = simulate(small_system, "--form", "droplet", "--resume", "--time", "0.02", cwd=tmp_path)
     assert resumed.returncode == 0 and "done: 40 steps" in resumed.stdout, resumed.stderr
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder = tmp_path / "runs" / f"{small_system.name}-droplet"
+    resumed = simulate("--resume", "-o", folder, "--time", "0.03", cwd=elsewhere)
+    assert resumed.returncode == 0 and "done: 60 steps" in resumed.stdout, resumed.stderr
     mixed = simulate(small_system, "--form", "droplet", "--resume", "--temperature", "350", cwd=tmp_path)
     assert mixed.returncode == 1 and "got --temperature" in mixed.stderr
 

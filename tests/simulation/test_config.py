@@ -29,7 +29,10 @@ def test_unknown_name_is_refused_with_the_nearest_and_the_known():
         ({"ensemble": "NVP"}, "ensemble: expected one of NVT, NPT, NVE, got 'NVP'"),
         ({"ensemble": "NPT", "form": "droplet"}, "a droplet has no box"),
         ({"electrostatics": "bare"}, "expected auto or reaction-field for a box, got 'bare'"),
-        ({"report_interval": 30}, "checkpoint_interval: expected a multiple of report_interval 30, got 200"),
+        (
+            {"report_interval": 30, "checkpoint_interval": 200},
+            "checkpoint_interval: expected a multiple of report_interval 30, got 200",
+        ),
         ({"steps": 10, "time": 1.0}, "expected steps or time, got both"),
         ({"time": -1.0}, "time: expected a positive number of ps"),
         ({"time": float("inf")}, "time: expected a positive number of ps"),
@@ -42,6 +45,11 @@ def test_unknown_name_is_refused_with_the_nearest_and_the_known():
 def test_bad_values(settings, message):
     with pytest.raises(InputError, match=message):
         config_from(settings)
+
+
+@pytest.mark.parametrize(("report", "checkpoint"), [(20, 200), (30, 210), (500, 500)])
+def test_checkpoints_follow_the_reports_where_only_those_are_given(report, checkpoint):
+    assert config_from({"report_interval": report}).checkpoint_interval == checkpoint
 
 
 def test_time_becomes_steps_of_the_given_length():

@@ -15,7 +15,7 @@ import pytest
 from openmm import unit
 from support.stand_in_model import write_stand_in
 
-from ampmm.errors import DataFileError, InputError, SimulationStopped
+from ampmm.errors import DataFileError, InputError, ModelFileError, SimulationStopped
 from ampmm.export import load_model
 from ampmm.simulation import restart
 from ampmm.simulation.assemble import _properties, assemble, evaluate_region, make_simulation
@@ -138,6 +138,16 @@ def test_another_model_under_the_same_name_does_not_go_on(small_system, tmp_path
     stored.write_text(stored.read_text().replace(digest, "deadbeef"))
     with pytest.raises(InputError, match=r"m.pt is another file than the one the run in .* began with"):
         resume(tmp_path / "a", 40, progress=False)
+
+
+def test_a_model_that_was_moved_goes_on_from_its_new_place(small_system, tmp_path):
+    model = write_stand_in(tmp_path / "m.pt")
+    run(small_system, tmp_path / "a", steps=20, model=str(model), platform="CPU")
+    moved = model.rename(tmp_path / "moved.pt")
+    with pytest.raises(ModelFileError, match=r"there is no file .*m\.pt"):
+        resume(tmp_path / "a", 30, progress=False)
+    assert resume(tmp_path / "a", 30, progress=False, model_file=str(moved)).step == 30
+    assert resume(tmp_path / "a", 40, progress=False).step == 40
 
 
 def test_another_system_under_the_same_name_does_not_go_on(small_system, tmp_path):

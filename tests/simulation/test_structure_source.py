@@ -107,6 +107,11 @@ def test_an_amber_topology_brings_its_own_force_field(model, tmp_path):
         assemble(settings(uracil / "uracil_box.prmtop", model, tmp_path / "run"))
 
 
+def test_a_folder_with_the_water_of_another_preset_is_refused(small_system, model, tmp_path):
+    with pytest.raises(InputError, match=r"preset: tip4p-fb has water of 4 sites, got .*box\.prmtop with water of 3 sites"):
+        start(settings(small_system, model, tmp_path / "a", preset="tip4p-fb"), progress=False)
+
+
 def test_what_cannot_be_run_is_refused(solute, model, tmp_path):
     with pytest.raises(InputError, match='preset: expected "tip3p" or "tip4p-fb" with the structure file'):
         start(settings(solute, model, tmp_path / "a", preset=""), progress=False)
