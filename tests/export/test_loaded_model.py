@@ -127,7 +127,7 @@ def test_a_model_of_one_molecule_refuses_others(tmp_path):
     water = np.array([[0.96, 0.0, 0.0], [0.0, 0.0, 0.0], [-0.24, 0.93, 0.0]])
     result = model.evaluate([1, 8, 1], water, MM + 5.0, CHARGES)
     assert result.charges_qm.sum() == pytest.approx(1.0, abs=1e-5)
-    with pytest.raises(InputError, match="trained on O H H alone, got H H; its energies mean nothing"):
+    with pytest.raises(InputError, match="trained on H2O alone, got H2; its energies mean nothing"):
         model.evaluate([1, 1], water[:2], MM, CHARGES)
 
 
