@@ -202,8 +202,8 @@ def test_add_force_keeps_a_molecule_whole_whose_bonds_the_user_took_out(box, mod
 def test_classical_charges_of_another_ion_are_noted(droplet, model):
     other = openmm.XmlSerializer.clone(droplet.system)
     force = next(each for each in other.getForces() if isinstance(each, openmm.NonbondedForce))
-    force.setParticleParameters(0, 1.7, 0.34, 0.36)
-    with pytest.warns(UserWarning, match=r"the QM region is given -1 e, its classical charges add up to \+0\.00 e"):
+    force.setParticleParameters(0, 1.75, 0.34, 0.36)
+    with pytest.warns(UserWarning, match=r"the QM region is given -1 e, its classical charges add up to \+0\.05 e"):
         create_mixed_system(droplet.topology, other, "FOR", model)
 
 
