@@ -1,6 +1,6 @@
 """Builds the native operators for this machine and this torch: `python plugin/build.py` (or `make plugin`).
 
-The library goes where `ampmm.nn.native` looks for it. Needed: a C++17 compiler (g++ or clang++, or $CXX) and ninja,
+The library goes where `ampmm.nn.native` looks for it. Needed: a C++17 compiler (g++, or another in $CXX) and ninja,
 on the PATH or beside the interpreter, where pip puts it.
 """
 
@@ -68,7 +68,7 @@ def build(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sources = sorted(str(path) for path in native.SOURCES.glob("*.cpp"))
         load("ampmm_native", sources, extra_cflags=flags, extra_ldflags=link, is_python_module=False, build_directory=folder)
-        partial = target.with_suffix(".partial")
+        partial = target.with_suffix(f".partial{os.getpid()}")
         shutil.copyfile(Path(folder) / "ampmm_native.so", partial)
         partial.replace(target)
 

@@ -79,6 +79,7 @@ def _prepared(
 ) -> "Trainer":
     """The trainer of a new or continued run, its folder made, locked in `held`, and its first checkpoint written."""
     from ampmm.data import WriterLock
+    from ampmm.nn import native
     from ampmm.training import Trainer, read_run_frames
 
     if processes.is_first:
@@ -106,6 +107,8 @@ def _prepared(
         f"{settings.batch_size} frames on {device}"
         + (f", shared by {processes.count} processes" if processes.count > 1 else ""),
     )
+    if device.type == "cpu":
+        _say(processes, native.status())
     return trainer
 
 

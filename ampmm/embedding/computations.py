@@ -1,6 +1,7 @@
 """What a PythonForce calls: State in, energy and forces out. Both can be pickled, so that a System serialises."""
 
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class PotentialComputation:
     def __init__(self, module: torch.jit.ScriptModule, periodic: bool) -> None:
         self.module = module
         self.periodic = periodic
+        self.one_at_a_time = threading.Lock()  # Contexts of one System share the module and its neighbour lists
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         device = next((each.device for each in self.module.buffers()), torch.device("cpu"))
@@ -31,7 +33,7 @@ class PotentialComputation:
         box = None
         if self.periodic:
             box = torch.from_numpy(_in_nm(state.getPeriodicBoxVectors(asNumpy=True))).to(device)  # (3, 3)
-        with torch.enable_grad():  # also in a script that switched gradients off
+        with self.one_at_a_time, torch.enable_grad():  # also in a script that switched gradients off
             energy, forces = self.module(positions, box)
         return float(energy), forces.double().cpu().numpy()
 
@@ -42,8 +44,7 @@ class PotentialComputation:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         use_simple_executor()
-        self.module = load_scripted(state["archive"])
-        self.periodic = state["periodic"]
+        self.__init__(load_scripted(state["archive"]), state["periodic"])
 
 
 class EvaluatorComputation:

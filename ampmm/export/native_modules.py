@@ -56,14 +56,18 @@ def with_native_operators(module: torch.jit.ScriptModule, card: Card) -> torch.j
     """
     if not native.available():
         return module
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # of the archive; buffers that it does not hold are made here
     try:
         model = build_model(card.architecture, {**card.hyperparameters, "elements": card.elements})
         own = module.state_dict()
         with torch.no_grad():
             model.load_state_dict({name: own[name].clone() for name in model.state_dict()}, assign=True)
-    except (InputError, RuntimeError, KeyError):
+        native.use_native(model.to(next(module.buffers()).device).eval().requires_grad_(False))
+    except (InputError, RuntimeError, KeyError, TypeError, ValueError):
         return module
-    native.use_native(model.to(next(module.buffers()).device).eval().requires_grad_(False))
+    finally:
+        torch.set_default_dtype(default)
     if not native.is_native(model):
         return module
     scripted = torch.jit.script(model)

@@ -83,6 +83,8 @@ class Potential(nn.Module):
     def forward(self, positions: Tensor, boxvectors: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
         """Positions (n, 3) of all particles and box vectors (3, 3), nm, to energy (), kJ/mol, and forces (n, 3), kJ/mol/nm."""
         own = 10.0 * positions.detach()[self.indices].double()  # (N + M, 3) Å
+        if own.is_inference():
+            raise ValueError("torch.inference_mode: forces are gradients, which it forbids; use torch.no_grad in its place")
         box: Optional[Tensor] = None
         if self.periodic:
             if boxvectors is None:
@@ -110,6 +112,8 @@ class Potential(nn.Module):
                     "that their nearest images are ambiguous; use a larger box"
                 )
             long_range = Pairs(far[0], far[1], far[2].to(dtype))
+        with_gradients = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)  # also in a script that switched them off: LibTorch crashes without
         result = self.evaluator(
             Frame(self.numbers, self.batch, self.net_charge, Pairs(edges[0], edges[1], edges[2].to(dtype))),
             self.charges,
@@ -117,6 +121,7 @@ class Potential(nn.Module):
             Pairs(pairs[0], pairs[1], pairs[2].to(dtype)),
             long_range=long_range,
         )
+        torch.set_grad_enabled(with_gradients)
         forces = torch.zeros_like(positions.detach())
         walls = self.walls(qm, box)
         own_forces = 10.0 * torch.cat([result.forces_qm + walls.forces.to(dtype), result.forces_mm])

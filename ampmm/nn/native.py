@@ -56,6 +56,8 @@ def load() -> str:
     if os.environ.get("AMPMM_NATIVE", "1") == "0":
         return "switched off by AMPMM_NATIVE=0"
     found = sorted(cache_folder().glob(library_name()), key=lambda path: path.stat().st_mtime)
+    if not found and any(cache_folder().glob(library_name(None))):
+        return f"built from other sources than these; {_BUILD}"
     if not found:
         return f"not built for this torch and processor; {_BUILD}"
     try:

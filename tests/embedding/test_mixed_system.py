@@ -1,6 +1,7 @@
 """The whole: a model among classical molecules. Energies against the model's own evaluation, forces against differences."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openmm
@@ -155,6 +156,36 @@ def test_energy_is_conserved_from_the_first_steps(backend, droplet, model):
         model, droplet, here.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer), box=False
     )
     assert energy(here, {ML_GROUP}) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", AVAILABLE)
+def test_a_script_may_have_switched_gradients_off(backend, droplet, model):
+    here = context(mixed(droplet, model, backend=backend), droplet.positions)
+    with torch.no_grad():
+        without = energy(here, {ML_GROUP})
+        assert not torch.is_grad_enabled()
+    assert without == energy(here, {ML_GROUP})
+    with torch.inference_mode(), pytest.raises(Exception, match="inference_mode: forces are gradients"):
+        energy(here, {ML_GROUP})
+
+
+def test_two_contexts_of_one_system_in_two_threads(droplet, model):
+    """They share the Python backend's module, whose neighbour lists are of one of them at a time."""
+    system = mixed(droplet, model, backend="python", dtype=torch.float64)
+    places = [droplet.positions + shift for shift in (0.0, 0.3)]  # apart by more than the skin
+
+    def energies(positions: np.ndarray) -> list[float]:
+        here = context(system, positions)
+        found = []
+        for _ in range(15):
+            here.setPositions(positions)
+            found.append(energy(here, {ML_GROUP}))
+        return found
+
+    expected = energies(places[0])[0]
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(energies, places):
+            assert found == pytest.approx([expected] * 15, abs=1e-6)
 
 
 @pytest.mark.parametrize("backend", AVAILABLE)

@@ -50,6 +50,16 @@ def test_other_weights_are_not_taken_for_the_file(uracil):
     assert with_native_operators(other, card) is other
 
 
+def test_the_scripts_default_precision_does_not_matter(uracil):
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = ampmm.load_model("uracil")
+        assert uses_native_operators(loaded.module) and torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert loaded.evaluate(*frame(uracil)).energy == uracil.evaluate(*frame(uracil)).energy
+
+
 def test_native_operators_stay_out_of_files(uracil, tmp_path):
     with pytest.raises(InputError, match="native operators"):
         save_model(tmp_path / "model.pt", uracil.module, uracil.card)
