@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ampmm.threads import spin_briefly
+
 LENNARD_JONES = {1: (2.6, 0.066), 6: (3.4, 0.36), 7: (3.25, 0.71), 8: (3.0, 0.88), 16: (3.56, 1.05)}  # Å, kJ/mol
 TIP3P = (3.15075, 0.635968)
 NAMES = ("uracil", "ra", "sam")
@@ -56,6 +58,7 @@ def main() -> None:
     given = arguments()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS"):
         os.environ[name] = str(given.threads)  # before torch and OpenMM are loaded
+    spin_briefly()
     import torch
 
     import ampmm

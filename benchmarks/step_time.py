@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ampmm.threads import spin_briefly
+
 SYSTEMS = Path(__file__).resolve().parents[1] / "systems"
 COULOMB_CUTOFF = 12.0  # Å, ampmm's default
 
@@ -42,6 +44,7 @@ def main() -> None:
     given = arguments()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS"):
         os.environ[name] = str(given.threads)  # before torch and OpenMM are loaded
+    spin_briefly()
 
     import openmm
     import torch

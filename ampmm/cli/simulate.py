@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ampmm.errors import InputError
+from ampmm.threads import spin_briefly
 
 PLATFORMS = ("auto", "CPU", "CUDA", "OpenCL", "HIP", "Reference")
 
@@ -74,6 +75,7 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
       ampmm simulate peptide.pdb --preset tip3p --model amp_bms.pt
       ampmm simulate run.yaml
     """
+    spin_briefly()
     from ampmm.simulation.runner import resume as resume_run
     from ampmm.simulation.runner import start
 

@@ -1,0 +1,16 @@
+"""How torch's idle threads wait, which decides what OpenMM's get of the same cores."""
+
+import os
+from typing import Final
+
+_SPINS: Final = "20000"
+
+
+def spin_briefly() -> None:
+    """Let torch's threads sleep soon after their work, for programs in which OpenMM works next on the same cores.
+
+    GNU's OpenMP, which torch brings, keeps idle threads busy waiting, far longer by default: in every MD step OpenMM's threads
+    wait for a core meanwhile. Has to be called before torch is imported, when OpenMP reads it; what the user has set stays.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
