@@ -1,6 +1,7 @@
 """A model read from a `.pt` file: its card, its scripted module, and single evaluations on NumPy arrays."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,7 +201,7 @@ class LoadedModel:
             ("positions_qm", "two atoms", edges.vectors, 0.5 * min(seen) if seen else _NEAREST),
             ("positions_mm", "a charge and an atom of the QM region", pairs.vectors, _NEAREST),
         ):
-            nearest = float(torch.linalg.vector_norm(vectors, dim=1).min()) if len(vectors) else float("inf")
+            nearest = math.sqrt((vectors * vectors).sum(dim=1).min()) if len(vectors) else math.inf
             if 0.0 < nearest < least:
                 raise InputError(
                     f"{name}: expected Å, got {what} {nearest:.2g} Å apart, nearer than {least:.2g} Å; are these lengths in nm?"
