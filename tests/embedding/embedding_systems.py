@@ -9,8 +9,11 @@ import openmm
 import torch
 from openmm import app, unit
 
+from ampmm.embedding import create_mixed_system
 from ampmm.export import Card, save_model
 from ampmm.models import build_model
+
+ML_GROUP = 7  # the model's force group
 
 # Formate: four atoms, net charge -1, flexible. Geometry planar, in nm.
 FORMATE = np.array([[0.0, 0.0, 0.0], [0.1125, 0.057, 0.0], [-0.1125, 0.057, 0.0], [0.0, -0.111, 0.0]])
@@ -97,6 +100,13 @@ def write_model(path: Path, seed: int, charge: int = -1, **hyperparameters: obje
     )  # fmt: skip
     save_model(path, network, card)
     return path
+
+
+def mixed(case: Solvated, model: object, **options: object) -> openmm.System:
+    """The case with formate as its QM region, the model's force in a group of its own."""
+    system, qm = create_mixed_system(case.topology, case.system, "FOR", model, force_group=ML_GROUP, **options)
+    assert qm.tolist() == [0, 1, 2, 3]
+    return system
 
 
 def context(system: openmm.System, positions: np.ndarray, platform: str = "Reference") -> openmm.Context:

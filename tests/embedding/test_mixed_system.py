@@ -7,7 +7,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from embedding_systems import Solvated, context, energy, forces, solvated, write_model
+from embedding_systems import ML_GROUP, Solvated, context, energy, forces, mixed, solvated, write_model
 from openmm import app, unit
 
 from ampmm.embedding import (
@@ -18,11 +18,10 @@ from ampmm.embedding import (
     serialize_system,
     strip_qm_terms,
 )
-from ampmm.errors import BackendError, EmbeddingError, InputError, ModelFileError
+from ampmm.errors import EmbeddingError, InputError, ModelFileError
 from ampmm.export import load_model
 
 AVAILABLE = [name for name, backend in BACKENDS.items() if not backend.missing()]
-ML_GROUP = 7
 TRICLINIC = ((2.2, 0.0, 0.0), (0.6, 2.1, 0.0), (-0.7, 0.8, 2.0))
 
 
@@ -52,12 +51,6 @@ def evaluate(model, case: Solvated, positions: np.ndarray, box: bool, dtype: tor
     expected = np.zeros_like(positions)
     expected[:4], expected[mm] = 10 * result.forces_qm, 10 * result.forces_mm
     return result.energy, expected
-
-
-def mixed(case: Solvated, model, **options) -> openmm.System:
-    system, qm = create_mixed_system(case.topology, case.system, "FOR", model, force_group=ML_GROUP, **options)
-    assert qm.tolist() == [0, 1, 2, 3]
-    return system
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
@@ -329,64 +322,11 @@ def test_a_qm_molecule_among_several(droplet, model):
     assert np.isfinite(energy(here))
 
 
-class Springs:
-    """An evaluator: QM atoms pull each MM charge by a spring as strong as the charge."""
-
-    def evaluate(self, numbers, positions_qm, positions_mm, charges_mm, box=None, qm_charge=None):
-        vectors = positions_qm[:, None] - positions_mm[None]
-        pull = charges_mm[None, :, None] * vectors
-        total = 0.5 * (charges_mm * (vectors**2).sum(-1)).sum() + qm_charge
-        from ampmm.types import Evaluation
-
-        return Evaluation(total, -pull.sum(1), pull.sum(0), np.zeros(len(numbers)), np.zeros(3))
-
-
-def test_any_evaluator_in_a_droplet(droplet):
-    system = mixed(droplet, Springs())
-    here = context(system, droplet.positions)
-    charges = strip_qm_terms(droplet.system, range(4)).charges
-    vectors = 10 * (droplet.positions[:4, None] - droplet.positions[None, 4:])
-    expected = 0.5 * (charges[4:] * (vectors**2).sum(-1)).sum() - 1  # the classical charges sum to −1
-    assert energy(here, {ML_GROUP}) == pytest.approx(expected, rel=1e-9)
-    pull = 10 * (charges[4:, None] * vectors).sum(0)
-    assert np.allclose(forces(here, {ML_GROUP})[4:], pull, rtol=1e-6, atol=1e-6)
-    assert energy(context(deserialize_system(serialize_system(system)), droplet.positions), {ML_GROUP}) == pytest.approx(
-        expected
-    )
-
-
-def test_an_evaluator_needs_a_net_charge_where_the_system_knows_none(droplet):
-    system = strip_qm_terms(droplet.system, range(4), droplet.topology).system
-    with pytest.raises(InputError, match="qm_charge: expected the net charge of the QM region in e, got None"):
-        add_force(system, droplet.topology, "FOR", Springs())
-    add_force(system, droplet.topology, "FOR", Springs(), qm_charge=-1, force_group=ML_GROUP)
-    expected = energy(context(mixed(droplet, Springs()), droplet.positions), {ML_GROUP})
-    assert energy(context(system, droplet.positions), {ML_GROUP}) == pytest.approx(expected, rel=1e-12)
-
-
 @pytest.mark.parametrize("backend", AVAILABLE)
 def test_a_system_from_xml_takes_no_second_model(droplet, model, backend):
     again = deserialize_system(serialize_system(mixed(droplet, model, backend=backend)))
     with pytest.raises(EmbeddingError, match="holds a force 'ampmm' already"):
         create_mixed_system(droplet.topology, again, "FOR", model)
-
-
-def test_evaluator_that_cannot_be_pickled_says_so(droplet):
-    evaluator = Springs()
-    evaluator.handle = lambda: None
-    with pytest.raises(BackendError, match="picklable"):
-        serialize_system(mixed(droplet, evaluator))
-
-
-def test_evaluator_where_it_does_not_fit(box, droplet):
-    with pytest.raises(EmbeddingError, match="droplet"):
-        mixed(box, Springs())
-    with pytest.raises(BackendError, match='needs backend="python"'):
-        mixed(droplet, Springs(), backend="torchforce")
-    with pytest.raises(InputError, match="bare Coulomb"):
-        mixed(droplet, Springs(), electrostatics="reaction-field")
-    with pytest.raises(InputError, match=r"an object with evaluate\(\), got dict"):
-        mixed(droplet, {})
 
 
 @pytest.mark.parametrize(
