@@ -1,6 +1,7 @@
 """Makes a system's data sets: the trajectories of its recipe.yaml, and their labels.
 
     python systems/make_data.py ra -o data/ra --workers 2              # every set
+    python systems/make_data.py ra -o data/ra --only ra_gfn2_300K      # one of them; may be given several times
     python systems/make_data.py ra -o data/ra --fraction 0.01          # a hundredth of each trajectory, to try it
     python systems/make_data.py ra -o data/ra --dry-run                # only print the commands
 
@@ -13,6 +14,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,13 +42,21 @@ def label_command(engine: str, trajectories: list[Path], output: Path, workers: 
     return ["label", *map(str, trajectories), "-o", str(output), "--engine", engine, "--workers", str(workers)]
 
 
-def commands(system: Path, output: Path, workers: int, fraction: float) -> list[tuple[list[list[str]], list[str]]]:
-    """For each set its sampling commands and its labelling command, without the program's name."""
+def commands(
+    system: Path, output: Path, workers: int, fraction: float, only: Sequence[str] = ()
+) -> list[tuple[list[list[str]], list[str]]]:
+    """For each set (of those named in `only`, if any are) its sampling commands and its labelling command, without the program's name."""
     recipe = yaml.safe_load((system / "recipe.yaml").read_text(encoding="utf-8"))
     if "data" not in recipe:
         raise SystemExit(f"{system / 'recipe.yaml'}: expected `data`, with the trajectories of each set, and it is not there")
+    sets = recipe["data"]["sets"]
+    unknown = sorted(set(only) - set(sets))
+    if unknown:
+        raise SystemExit(f"--only: expected sets of {system / 'recipe.yaml'} ({', '.join(sets)}), got {', '.join(unknown)}")
     found = []
-    for name, trajectories in recipe["data"]["sets"].items():
+    for name, trajectories in sets.items():
+        if only and name not in only:
+            continue
         files = {number: output / f"trajectory_{number}.h5" for number in trajectories}
         sampling = [sample_command(system, number, each, fraction, files[number]) for number, each in trajectories.items()]
         found.append((sampling, label_command(recipe["data"]["engine"], list(files.values()), output / f"{name}.h5", workers)))
@@ -69,9 +79,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the files")
     parser.add_argument("--workers", type=int, default=1, help="processes at a time")
     parser.add_argument("--fraction", type=float, default=1.0, help="of every trajectory's length")
+    parser.add_argument("--only", action="append", default=[], metavar="SET", help="this set alone; may be repeated")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and do nothing")
     given = parser.parse_args()
-    todo = commands(HERE / given.name, given.output, given.workers, given.fraction)
+    todo = commands(HERE / given.name, given.output, given.workers, given.fraction, given.only)
     if given.dry_run:
         print("\n".join("ampmm " + shlex.join(each) for sampling, label in todo for each in (*sampling, label)))
         return

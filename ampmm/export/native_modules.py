@@ -63,6 +63,9 @@ def with_native_operators(module: torch.jit.ScriptModule, card: Card) -> torch.j
         own = module.state_dict()
         with torch.no_grad():
             model.load_state_dict({name: own[name].clone() for name in model.state_dict()}, assign=True)
+            for name, buffer in model.named_buffers():
+                if name.endswith("frequencies") and name in own:  # AMP-BMS's weights come with their own
+                    buffer.copy_(own[name])
         native.use_native(model.to(next(module.buffers()).device).eval().requires_grad_(False))
     except (InputError, RuntimeError, KeyError, TypeError, ValueError):
         return module
@@ -95,7 +98,9 @@ def _evaluate(module: torch.jit.ScriptModule, card: Card) -> EnergiesAndForces:
     mm = torch.tensor([[0.5, 3.0, -1.0], [-1.5, -2.0, 1.0]]).to(like)
     i, m = index.repeat_interleave(2), torch.arange(2, device=like.device).repeat(n)
     outer = Pairs(i, m, mm[m] - here[i])
+    first, second = torch.triu_indices(n, n, 1, device=like.device).unbind(0)
+    far = Pairs(first, second, here[second] - here[first])
     frame = Frame(
         numbers, torch.zeros_like(numbers), torch.zeros(1).to(like), Pairs(centers, neighbors, here[neighbors] - here[centers])
     )
-    return force_evaluator(module, BareCoulomb())(frame, charges, outer, outer)
+    return force_evaluator(module, BareCoulomb())(frame, charges, outer, outer, long_range=far)

@@ -131,10 +131,11 @@ class AMPBMS(Model):
         vectors = pairs.vectors.t().contiguous()  # (3, E)
         distances = _distances(vectors)
         unit = -vectors / distances
+        tensors = torch.cat([torch.ones_like(unit[:1]), unit, self.packed_rows(unit)])  # (9, E)
         radial, envelope = self.radial(distances)
-        envelope = (envelope * self.cutoff / distances).unsqueeze(-1)
         features = self.edge_embedding(hidden, radial, pairs.centers, pairs.neighbors)
-        return Edges(pairs.centers, pairs.neighbors, unit, self.packed_rows(unit), envelope, features), distances
+        envelope = envelope * self.cutoff / distances
+        return Edges(pairs.centers, pairs.neighbors, unit.t(), tensors.t(), envelope, features), distances
 
     def _coulomb(self, distances: Tensor, pairs: Pairs, charges: Tensor) -> Tensor:
         """Charges of QM pairs, switched on between 0 and the graph's cutoff: (n_pairs,) kJ/mol."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ampmm.models.amp_config import AMPConfig
 from ampmm.models.field_polarization import FieldPolarization
-from ampmm.nn.kernels import AnisotropicFeatures, PairSum, PolarizedMultipoles
+from ampmm.nn.kernels import AnisotropicFeatures, PolarizedMultipoles
 from ampmm.nn.mlp import Network, NodeNetwork, OneSidedPairLinear, PairLinear, PairNetwork
 from ampmm.nn.multipoles import Multipoles
 from ampmm.types import PointCharges
@@ -42,7 +42,6 @@ class MessageLayer(nn.Module):
         super().__init__()
         n_node = config.width + (0 if config.order is None else config.order + 1)  # h and norms
         self.message = PairNetwork(n_node, config.n_features, config.width)  # φ_e
-        self.sum_messages = PairSum(int(config.order or 0))
         self.update = NodeNetwork(n_node + config.width, config.width)  # φ_h
 
     def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
@@ -52,20 +51,7 @@ class MessageLayer(nn.Module):
 
     def pass_messages(self, hidden: Tensor, nodes: Tensor, anisotropic: Optional[Tensor], edges: Edges) -> Tensor:
         """The update of h (N, width) from node inputs (N, n_node) and the edges."""
-        summed = self.sum_messages(
-            edges.radial,
-            anisotropic,
-            self.message.first.center(nodes),
-            self.message.first.neighbor(nodes),
-            edges.centers,
-            edges.neighbors,
-            edges.envelope,
-            None,
-            self.message.first.pair.weight,
-            self.message.rest.second.weight,
-            self.message.rest.second.bias,
-            None,
-        )
+        summed = self.message(nodes, edges.radial, anisotropic, edges.centers, edges.neighbors, edges.envelope)
         return hidden + self.update(torch.cat([nodes, summed], dim=1))
 
 
@@ -78,9 +64,8 @@ class AMPLayer(MessageLayer):
         n_elements = len(config.elements)
         self.scale = config.multipole_scale
         self.multipoles = Multipoles(order)
-        self.coefficients = PairNetwork(config.width + order + 1, config.n_features, config.width, order + 1)  # φ_M
+        self.coefficients = PairNetwork(config.width + order + 1, config.n_features, config.width, (0, order))  # φ_M
         self.radial_weights = PairLinear(n_elements, n_elements, config.n_radial, config.n_radial_weights)  # φ_b
-        self.sum_multipoles = PairSum(order)
         self.anisotropic_features = AnisotropicFeatures(order)
 
     def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
@@ -94,19 +79,9 @@ class AMPLayer(MessageLayer):
     def expand(self, state: NodeState, edges: Edges) -> Tensor:
         """M_i^k = Σ_j c_ij^k R_ij^k (Eqs. 3 and 4), packed: (N, (K+1)²)."""
         nodes = self.with_norms(state.hidden, state.multipoles)
-        return self.sum_multipoles(
-            edges.radial,
-            state.anisotropic,
-            self.coefficients.first.center(nodes),
-            self.coefficients.first.neighbor(nodes),
-            edges.centers,
-            edges.neighbors,
-            self.scale * edges.envelope,
-            edges.tensors,
-            self.coefficients.first.pair.weight,
-            self.coefficients.rest.second.weight,
-            self.coefficients.rest.second.bias,
-            self.coefficients.rest.last.weight,
+        scale = self.scale * edges.envelope
+        return self.coefficients(
+            nodes, edges.radial, state.anisotropic, edges.centers, edges.neighbors, scale, edges.tensors
         )
 
     def interact(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:

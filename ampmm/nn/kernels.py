@@ -1,4 +1,4 @@
-"""The parts of AMP that do work for every pair, each a module without parameters.
+"""The parts of AMP and AMP-BMS that do work for every pair, each a module without parameters.
 
 They are the specification and the fallback of the native operators, which `ampmm.nn.native` puts in their place.
 """
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ampmm.nn.activation import silu
 from ampmm.nn.multipoles import Multipoles, packed_size, packed_tensors
-from ampmm.nn.radial import RadialBasis
+from ampmm.nn.packed_rows import CartesianRows, PackedRows
+from ampmm.nn.radial import RadialBasis, radial_rows
 from ampmm.nn.scatter import scatter_sum
 
 
@@ -91,12 +92,13 @@ class PairSum(nn.Module):
     """A pair network, its result times a factor and summed onto the centers.
 
     Linear, SiLU, Linear, SiLU. With a last Linear, its outputs are coefficients of the tensors R^k from k = `lowest_order`
-    on and the sum is one of multipoles (Eqs. 3, 8, 10), else it is one of messages (Eq. 1).
+    on, `n_channels` of them for each order, and the sum is one of multipoles (Eqs. 3, 8, 10), else it is one of messages (Eq. 1).
     """
 
-    def __init__(self, order: int, lowest_order: int = 0) -> None:
+    def __init__(self, order: int, lowest_order: int = 0, n_channels: int = 1) -> None:
         super().__init__()
         self.lowest_order = lowest_order
+        self.n_channels = n_channels
         self.n_leading_zeros = packed_size(lowest_order - 1)
         orders = [k - lowest_order for k in range(lowest_order, order + 1) for _ in range(2 * k + 1)]
         self.register_buffer("coefficient_of_component", torch.tensor(orders, dtype=torch.long), persistent=False)
@@ -116,7 +118,7 @@ class PairSum(nn.Module):
         b2: Tensor,
         w3: Optional[Tensor],
     ) -> Tensor:
-        """To (N, width) messages, or (N, (K+1)²) packed multipoles.
+        """To (N, width) messages, or (N, (K+1)²·n_channels) packed multipoles, the channels of a component together.
 
         Args:
             features: (n, ·) of the pairs. `leading` are further ones that come first, given apart so that nobody has to
@@ -126,7 +128,7 @@ class PairSum(nn.Module):
             scale: (n,) factor.
             tensors: (n, (K+1)²) packed R^k; None for messages.
             w1, w2, b2: (width, ·), (width, width), (width,).
-            w3: (K+1-lowest_order, width); None for messages.
+            w3: ((K+1-lowest_order)·n_channels, width), the channels of an order together; None for messages.
         """
         n_leading = w1.shape[1] - features.shape[1]
         first = center_part[centers]
@@ -139,9 +141,14 @@ class PairSum(nn.Module):
         if w3 is None or tensors is None:
             return scatter_sum(out * scale.unsqueeze(-1), centers, center_part.shape[0])
         coefficients = torch.nn.functional.linear(out, w3) * scale.unsqueeze(-1)
-        terms = coefficients[:, self.coefficient_of_component] * tensors[:, self.n_leading_zeros :]
+        components = tensors[:, self.n_leading_zeros :]
+        if self.n_channels == 1:
+            terms = coefficients[:, self.coefficient_of_component] * components
+        else:  # component by component: each product then runs along all pairs
+            of_orders = coefficients.t().reshape(w3.shape[0] // self.n_channels, self.n_channels, coefficients.shape[0])
+            terms = (of_orders[self.coefficient_of_component] * components.t().unsqueeze(1)).flatten(0, 1).t().contiguous()
         total = scatter_sum(terms, centers, center_part.shape[0])
-        return torch.nn.functional.pad(total, [self.n_leading_zeros, 0])
+        return torch.nn.functional.pad(total, [self.n_leading_zeros * self.n_channels, 0])
 
 
 class PolarizedMultipoles(nn.Module):
@@ -194,3 +201,77 @@ class PolarizedMultipoles(nn.Module):
             scale = self.scale * q * envelope
             total = total + self.sum(features, None, by_atom, None, own, own, scale, tensors, w1, w2, b2, w3)
         return total
+
+
+class ChannelFeatures(nn.Module):
+    """The nine scalars of two atoms' dipoles and quadrupoles, for every channel of AMP-BMS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cartesian_rows = CartesianRows()
+
+    def forward(self, moments: Tensor, unit: Tensor, receivers: Tensor, senders: Tensor) -> Tensor:
+        """Packed moments (N, 8, C) of the atoms and r̂ (n, 3) of n pairs to (n, C·9), a channel's nine together.
+
+        With the sender 1 and the receiver 2: D1·r̂, D2·r̂, D1·D2, Q1:R², Q2:R², (Q1r̂)·D2, (Q2r̂)·D1, Q1:Q2, (Q1r̂)·(Q2r̂).
+        """
+        rows = self.cartesian_rows(moments)  # (N, 12·C)
+        n_channels = moments.shape[2]
+        dipole_1, tensor_1 = _components(rows, senders, n_channels)  # (3, C, n) and (3, 3, C, n)
+        dipole_2, tensor_2 = _components(rows, receivers, n_channels)
+        along = unit.t().unsqueeze(1)  # (3, 1, n)
+        turned_1, turned_2 = (tensor_1 * along).sum(1), (tensor_2 * along).sum(1)  # (3, C, n) Qr̂
+        features = [
+            (dipole_1 * along).sum(0),
+            (dipole_2 * along).sum(0),
+            (dipole_1 * dipole_2).sum(0),
+            (turned_1 * along).sum(0),
+            (turned_2 * along).sum(0),
+            (turned_1 * dipole_2).sum(0),
+            (turned_2 * dipole_1).sum(0),
+            (tensor_1 * tensor_2).flatten(0, 1).sum(0),
+            (turned_1 * turned_2).sum(0),
+        ]
+        return torch.stack(features, dim=1).flatten(0, 1).t()
+
+
+def _components(rows: Tensor, index: Tensor, n_channels: int) -> Tuple[Tensor, Tensor]:
+    """Dipoles (3, C, n) and tensors (3, 3, C, n) from the atoms' `CartesianRows`, at one end of n pairs."""
+    dipole, tensor = rows.index_select(0, index).t().contiguous().split([3 * n_channels, 9 * n_channels])
+    n = index.shape[0]
+    return dipole.reshape(3, n_channels, n), tensor.reshape(3, 3, n_channels, n)
+
+
+class InducedMoments(nn.Module):
+    """Σ_m q_m/r² (B_0 r̂ | B_1 R²) of AMP-BMS, B = `scale` u(d) φ(radial functions); r̂ points from the QM atom to the MM site."""
+
+    def __init__(self, cutoff: float, envelope_exponent: int, scale: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.envelope_exponent = envelope_exponent
+        self.scale = scale
+        self.packed_rows = PackedRows()
+
+    def forward(
+        self,
+        vectors: Tensor,
+        charges: Tensor,
+        centers: Tensor,
+        n_atoms: int,
+        frequencies: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+    ) -> Tensor:
+        """Vectors (n, 3), charges (n,) and centers (n,) of the pairs, to packed moments at unit polarizability, (n_atoms, 8).
+
+        φ is Linear (w1, b1), SiLU, Linear (w2, two outputs); `frequencies` are those of the radial functions, see `RadialBasis`.
+        """
+        rows = vectors.t().contiguous()  # (3, n)
+        distances = (rows * rows).sum(0).sqrt()
+        radial, envelope = radial_rows(distances, frequencies, self.cutoff, self.envelope_exponent)
+        source = charges * envelope * (self.scale * self.cutoff) / distances**3
+        dipole, quadrupole = (w2 @ silu(torch.addmm(b1.unsqueeze(1), w1, radial)) * source).split([1, 1])  # (1, n)
+        unit = rows / distances
+        parts = torch.cat([dipole * unit, quadrupole * self.packed_rows(unit)])  # (8, n)
+        return scatter_sum(parts.t().contiguous(), centers, n_atoms)

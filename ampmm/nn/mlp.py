@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.nn.activation import silu
+from ampmm.nn.kernels import PairSum
 
 
 def _he_(linear: nn.Linear) -> nn.Linear:
@@ -94,15 +95,53 @@ class NodeNetwork(nn.Module):
 
 
 class PairNetwork(nn.Module):
-    """φ_M and φ_e: both atoms of a pair have features."""
+    """φ_M and φ_e with the sum of their results over the pairs of an atom: messages, or multipoles of the orders given.
 
-    def __init__(self, n_atom: int, n_pair: int, width: int, n_out: int | None = None) -> None:
+    Args:
+        n_atom, n_pair: features of an atom and of a pair.
+        orders: lowest and highest order of the multipoles, `n_channels` of each; None for messages.
+    """
+
+    gives_messages: torch.jit.Final[bool]
+
+    def __init__(
+        self, n_atom: int, n_pair: int, width: int, orders: tuple[int, int] | None = None, n_channels: int = 1
+    ) -> None:
         super().__init__()
+        lowest, highest = orders or (0, 0)
         self.first = PairLinear(n_atom, n_atom, n_pair, width, "relu")
-        self.rest = Network(width, n_out)
+        self.rest = Network(width, None if orders is None else (highest + 1 - lowest) * n_channels)
+        self.sum = PairSum(highest, lowest, n_channels)
+        self.gives_messages = orders is None
 
     def forward(
-        self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor, leading: Optional[Tensor] = None
+        self,
+        atoms: Tensor,
+        pair: Tensor,
+        leading: Optional[Tensor],
+        centers: Tensor,
+        neighbors: Tensor,
+        scale: Tensor,
+        tensors: Optional[Tensor] = None,
     ) -> Tensor:
-        """The arguments of `PairLinear` to (n_pairs, n_out or width)."""
-        return self.rest(self.first(atoms, pair, centers, neighbors, leading))
+        """Atoms (N, n_atom) and pairs (n, ·), with `leading` and `scale` as in `PairSum`, to what that gives.
+
+        `tensors` (n, (K+1)²) are the packed R^k; None for messages.
+        """
+        last: Optional[Tensor] = None
+        if not self.gives_messages:
+            last = self.rest.last.weight
+        return self.sum(
+            pair,
+            leading,
+            self.first.center(atoms),
+            self.first.neighbor(atoms),
+            centers,
+            neighbors,
+            scale,
+            tensors,
+            self.first.pair.weight,
+            self.rest.second.weight,
+            self.rest.second.bias,
+            last,
+        )

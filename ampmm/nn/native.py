@@ -15,12 +15,28 @@ from typing import Final, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from ampmm.nn.kernels import AnisotropicFeatures, PairGeometry, PairSum, PolarizedFeatures, PolarizedMultipoles
+from ampmm.nn.kernels import (
+    AnisotropicFeatures,
+    ChannelFeatures,
+    InducedMoments,
+    PairGeometry,
+    PairSum,
+    PolarizedFeatures,
+    PolarizedMultipoles,
+)
 from ampmm.nn.multipoles import contraction_table
 
 # Goes up whenever an operator comes or goes, or its arguments or their meaning change.
-ABI: Final = 2
-OPERATORS: Final = ("pair_geometry", "anisotropic_features", "polarized_features", "polarized_multipoles", "pair_sum")
+ABI: Final = 3
+OPERATORS: Final = (
+    "pair_geometry",
+    "anisotropic_features",
+    "polarized_features",
+    "polarized_multipoles",
+    "pair_sum",
+    "channel_features",
+    "induced_moments",
+)
 SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
 _BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"
 
@@ -183,6 +199,7 @@ class NativePairSum(nn.Module):
         super().__init__()
         self.twin = twin
         self.lowest_order = twin.lowest_order
+        self.n_channels = twin.n_channels
 
     def forward(
         self,
@@ -203,8 +220,9 @@ class NativePairSum(nn.Module):
         if features.device.type != "cpu":
             return self.twin(features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3)
         return torch.ops.ampmm.pair_sum(
-            features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, self.lowest_order
-        )
+            features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3,
+            self.lowest_order, self.n_channels,
+        )  # fmt: skip
 
 
 class NativePolarizedMultipoles(nn.Module):
@@ -244,10 +262,57 @@ class NativePolarizedMultipoles(nn.Module):
         )  # fmt: skip
 
 
+class NativeChannelFeatures(nn.Module):
+    """Native `ChannelFeatures`, for evaluations: training differentiates twice, with the twin."""
+
+    def __init__(self, twin: ChannelFeatures) -> None:
+        super().__init__()
+        self.twin = twin
+        self.train(twin.training)
+
+    def forward(self, moments: Tensor, unit: Tensor, receivers: Tensor, senders: Tensor) -> Tensor:
+        """As the twin."""
+        if unit.device.type != "cpu" or self.training:
+            return self.twin(moments, unit, receivers, senders)
+        return torch.ops.ampmm.channel_features(moments, unit, receivers, senders)
+
+
+class NativeInducedMoments(nn.Module):
+    """Native `InducedMoments`, for evaluations: training differentiates twice, with the twin."""
+
+    def __init__(self, twin: InducedMoments) -> None:
+        super().__init__()
+        self.twin = twin
+        self.cutoff = twin.cutoff
+        self.envelope_exponent = twin.envelope_exponent
+        self.scale = twin.scale
+        self.train(twin.training)
+
+    def forward(
+        self,
+        vectors: Tensor,
+        charges: Tensor,
+        centers: Tensor,
+        n_atoms: int,
+        frequencies: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+    ) -> Tensor:
+        """As the twin."""
+        if vectors.device.type != "cpu" or self.training:
+            return self.twin(vectors, charges, centers, n_atoms, frequencies, w1, b1, w2)
+        return torch.ops.ampmm.induced_moments(
+            vectors, charges, centers, n_atoms, frequencies, w1, b1, w2, self.cutoff, self.envelope_exponent, self.scale
+        )
+
+
 _NATIVE: Final = {
     PairGeometry: NativePairGeometry,
     AnisotropicFeatures: NativeAnisotropicFeatures,
     PolarizedFeatures: NativePolarizedFeatures,
     PairSum: NativePairSum,
     PolarizedMultipoles: NativePolarizedMultipoles,
+    ChannelFeatures: NativeChannelFeatures,
+    InducedMoments: NativeInducedMoments,
 }

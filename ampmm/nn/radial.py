@@ -34,8 +34,9 @@ class RadialBasis(nn.Module):
         envelope = polynomial_envelope(d, self.envelope_exponent)
         return (envelope / d).unsqueeze(-1) * torch.sin(d.unsqueeze(-1) * self.frequencies), envelope
 
-    def rows(self, distances: Tensor) -> tuple[Tensor, Tensor]:
-        """The same as (n_functions, n_pairs) and (n_pairs,)."""
-        d = distances / self.cutoff
-        envelope = polynomial_envelope(d, self.envelope_exponent)
-        return (envelope / d) * torch.sin(self.frequencies.unsqueeze(1) * d), envelope
+
+def radial_rows(distances: Tensor, frequencies: Tensor, cutoff: float, envelope_exponent: int) -> tuple[Tensor, Tensor]:
+    """The same, component by component: (n_pairs,) Å to (n_functions, n_pairs) and (n_pairs,)."""
+    d = distances / cutoff
+    envelope = polynomial_envelope(d, envelope_exponent)
+    return (envelope / d) * torch.sin(frequencies.unsqueeze(1) * d), envelope

@@ -38,10 +38,17 @@ inline T* column(const Tensor& x, int64_t c, int64_t first = 0) {
   return x.defined() ? x.data_ptr<T>() + c * x.size(0) + first : nullptr;
 }
 
+// How many of n pairs to handle at once, `largest` at most: as many tiles for each thread, as few as that allows.
+inline int64_t tile_size(int64_t n, int64_t largest) {
+  const int64_t threads = std::max(1, at::get_num_threads()), rounds = (n + largest * threads - 1) / (largest * threads);
+  const int64_t shared = (n + rounds * threads - 1) / std::max<int64_t>(1, rounds * threads);
+  return std::min(largest, std::max<int64_t>(16, (shared + 15) / 16 * 16));  // whole vectors
+}
+
 // Runs f(first, count, thread) for tiles of n pairs, each thread a contiguous share, in the same order every time.
 template <class F>
-void for_tiles(int64_t n, int64_t tile, const F& f) {
-  const int64_t tiles = (n + tile - 1) / tile;
+void for_tiles(int64_t n, int64_t largest, const F& f) {
+  const int64_t tile = tile_size(n, largest), tiles = (n + tile - 1) / tile;
   at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
     c10::AutoGradMode no_grad(false);
     const int thread = at::get_thread_num();

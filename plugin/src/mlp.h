@@ -71,6 +71,15 @@ inline void add_first_gradient(const Weights& w, const Tensor& g1, const Tensor&
   if (leading.defined()) add_product(w.of_leading(by_w1, x.size(1)), g1.t(), leading);
 }
 
+// From how many outputs on the last Linear is a product of matrices; fewer are sums along the rows.
+constexpr int64_t MANY_OUTPUTS = 8;
+
+// Outputs stored component by component, as a matrix (m, K).
+template <class T>
+Tensor outputs(T* out, int64_t stride, int64_t m, const Weights& w) {
+  return at::from_blob(out, {m, w.last()}, {1, stride}, w.w3.options());
+}
+
 // z1 comes with the atoms' part in it. `hidden` (m, H) is scratch and holds silu(z2) afterwards.
 template <class T>
 void mlp_forward(const Weights& w, const Tensor& x, const Tensor& leading, Tensor z1, Tensor z2, Tensor hidden, T* out,
@@ -80,6 +89,7 @@ void mlp_forward(const Weights& w, const Tensor& x, const Tensor& leading, Tenso
   silu_of(z1.data_ptr<T>(), hidden.data_ptr<T>(), m * H);
   at::addmm_out(z2, w.b2, hidden, w.w2.t());
   silu_of(z2.data_ptr<T>(), hidden.data_ptr<T>(), m * H);
+  if (K >= MANY_OUTPUTS) return product(outputs(out, out_stride, m, w), hidden, w.w3.t());
   const T* h = hidden.data_ptr<T>();
   for (int64_t k = 0; k < K; ++k) {
     const T* row = w.w3.data_ptr<T>() + k * H;
@@ -121,10 +131,11 @@ void mlp_backward(const Weights& w, const Tensor& x, const Tensor& leading, cons
   const T* pgs1 = gs1.data_ptr<T>();
   T* b2 = sums.b2.data<T>(thread);
   T* w3 = sums.w3.data<T>(thread);
+  if (K >= MANY_OUTPUTS) product(g2, outputs(const_cast<T*>(by_out), stride, m, w), w.w3);
   for (int64_t p = 0; p < m; ++p) {
     T* row = p2 + p * H;
     const T* z = a2 + p * H;
-    by_hidden(w, by_out, stride, p, row);
+    if (K < MANY_OUTPUTS) by_hidden(w, by_out, stride, p, row);
 #pragma omp simd
     for (int64_t i = 0; i < H; ++i) row[i] *= silu_derivatives(z[i]).slope;
     if (e2)

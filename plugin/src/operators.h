@@ -17,6 +17,6 @@ Tensor polarized_features(const Tensor& multipoles, const Tensor& tensors, const
 Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, const Tensor& center_part,
                 const std::optional<Tensor>& neighbor_part, const Tensor& centers, const Tensor& neighbors, const Tensor& scale,
                 const std::optional<Tensor>& tensors, const Tensor& w1, const Tensor& w2, const Tensor& b2,
-                const std::optional<Tensor>& w3, int64_t lowest_order);
+                const std::optional<Tensor>& w3, int64_t lowest_order, int64_t n_channels);
 
 }  // namespace ampmm

@@ -12,16 +12,15 @@ namespace {
 // (y . R)^k of a tile: row k of `out`, (K, m).
 template <class T>
 void project(const PairSumInput& in, const T* y, const Tensor& tensors, int64_t first, int64_t m, T* out) {
-  const int64_t C = tensors.size(1), K = in.w.last();
+  const int64_t C = in.n_out(), K = in.w.last();
   const int64_t* centers = in.centers.data_ptr<int64_t>() + first;
   for (int64_t k = 0; k < K; ++k) {
-    const int64_t l = in.lowest_order + k;
     T* row = out + k * m;
     std::fill(row, row + m, T(0));
-    for (int64_t c = first_component(l); c < first_component(l + 1); ++c) {
+    in.components(k, [&](int64_t c, int64_t place) {
       const T* r = column<T>(tensors, c, first);
-      for (int64_t p = 0; p < m; ++p) row[p] += y[centers[p] * C + c] * r[p];
-    }
+      for (int64_t p = 0; p < m; ++p) row[p] += y[centers[p] * C + place] * r[p];
+    });
   }
 }
 
@@ -67,10 +66,10 @@ Tensor forward_kernel(const PairSumInput& in, bool keep, PairSumActivations& kep
       return;
     }
     for (int64_t k = 0; k < K; ++k)
-      for (int64_t c = first_component(in.lowest_order + k); c < first_component(in.lowest_order + k + 1); ++c) {
+      in.components(k, [&](int64_t c, int64_t place) {
         const T* r = column<T>(in.tensors, c, first);
-        for (int64_t p = 0; p < m; ++p) y[centers[p] * C + c] += scale[p] * out[k * stride + p] * r[p];
-      }
+        for (int64_t p = 0; p < m; ++p) y[centers[p] * C + place] += scale[p] * out[k * stride + p] * r[p];
+      });
   });
   return total.total();
 }
@@ -118,10 +117,10 @@ void by_aggregate(const PairSumInput& in, const PairSumActivations& kept, const 
       by_scale[p] += out[k * n + p] * by_out[k * m + p];
       by_out[k * m + p] *= scale[p];
     }
-    for (int64_t c = first_component(in.lowest_order + k); c < first_component(in.lowest_order + k + 1); ++c) {
+    in.components(k, [&](int64_t c, int64_t place) {
       T* by = column<T>(by_tensors, c, first);
-      for (int64_t p = 0; p < m; ++p) by[p] = scale[p] * out[k * n + p] * y[centers[p] * C + c];
-    }
+      for (int64_t p = 0; p < m; ++p) by[p] += scale[p] * out[k * n + p] * y[centers[p] * C + place];
+    });
   }
 }
 
@@ -173,7 +172,7 @@ PairSumSecond double_kernel(const PairSumInput& in, const PairSumActivations& ke
   r.e1 = at::empty({n, H}, in.features.options());
   r.e2 = at::empty({n, H}, in.features.options());
   r.scale = at::zeros({n}, in.features.options());
-  if (K) r.tensors = zero_columns(n, C, in.features);
+  if (K) r.tensors = zero_columns(n, in.tensors.size(1), in.features);
   Sum second_y({by_y.size(0), C}, in.features);
   WeightSums sums = in.w.sums(weights);
   const T* y = by_y.data_ptr<T>();
@@ -241,16 +240,16 @@ PairSumSecond double_kernel(const PairSumInput& in, const PairSumActivations& ke
     const T *out = column<T>(kept.out, 0, first), *pp = plain.data_ptr<T>();
     for (int64_t k = 0; k < K; ++k) {
       for (int64_t p = 0; p < m; ++p) by_scale[p] += t[k * m + p] * pp[k * m + p];
-      for (int64_t c = first_component(in.lowest_order + k); c < first_component(in.lowest_order + k + 1); ++c) {
+      in.components(k, [&](int64_t c, int64_t place) {
         const T* R = column<T>(in.tensors, c, first);
         const T* dR = column<T>(u.tensors, c, first);
         T* by = column<T>(r.tensors, c, first);
         for (int64_t p = 0; p < m; ++p) {
           const T a = t[k * m + p] * scale[p] + (ds ? out[k * n + p] * ds[p] : T(0));
-          by[p] = a * y[centers[p] * C + c];
-          sy[centers[p] * C + c] += a * R[p] + (dR ? out[k * n + p] * scale[p] * dR[p] : T(0));
+          by[p] += a * y[centers[p] * C + place];
+          sy[centers[p] * C + place] += a * R[p] + (dR ? out[k * n + p] * scale[p] * dR[p] : T(0));
         }
-      }
+      });
     }
   });
   r.y = second_y.total();
@@ -268,9 +267,9 @@ Tensor columns(const Tensor& x) { return x.defined() ? as_columns(x) : x; }
 
 PairSumInput input(const Tensor& features, const Tensor& center_part, const Tensor& neighbor_part, const Tensor& centers,
                    const Tensor& neighbors, const Tensor& scale, const Tensor& tensors, const Tensor& w1, const Tensor& w2,
-                   const Tensor& b2, const Tensor& w3, const Tensor& leading, int64_t lowest) {
+                   const Tensor& b2, const Tensor& w3, const Tensor& leading, int64_t lowest, int64_t n_channels) {
   return {as_columns(features), whole(center_part), absent(whole(neighbor_part)), whole(centers), whole(neighbors), whole(scale),
-          absent(columns(tensors)), lowest, Weights(w1, w2, b2, absent(w3)), absent(columns(leading))};
+          absent(columns(tensors)), lowest, n_channels, Weights(w1, w2, b2, absent(w3)), absent(columns(leading))};
 }
 
 // The first derivative, itself differentiable. Inputs 0..10 are those of PairSum, then y's gradient and the activations.
@@ -279,8 +278,8 @@ struct PairSumBackward : public torch::autograd::Function<PairSumBackward> {
                                const Tensor& neighbor_part, const Tensor& centers, const Tensor& neighbors, const Tensor& scale,
                                const Tensor& tensors, const Tensor& w1, const Tensor& w2, const Tensor& b2, const Tensor& w3,
                                const Tensor& by_y, const Tensor& z1, const Tensor& z2, const Tensor& out,
-                               const Tensor& leading, int64_t lowest, bool weights) {
-    PairSumInput in = input(features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, leading, lowest);
+                               const Tensor& leading, int64_t lowest, int64_t n_channels, bool weights) {
+    PairSumInput in = input(features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, leading, lowest, n_channels);
     PairSumGradients g;
     AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum_backward", [&] {
       g = backward_kernel<scalar_t>(in, {z1, z2, out}, by_y.contiguous(), Tensor(), Tensor(), weights, true);
@@ -288,6 +287,7 @@ struct PairSumBackward : public torch::autograd::Function<PairSumBackward> {
     ctx->save_for_backward({features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, by_y, z1, z2,
                             out, g.gs1, leading});
     ctx->saved_data["lowest"] = lowest;
+    ctx->saved_data["n_channels"] = n_channels;
     ctx->set_materialize_grads(false);
     return {g.features, g.center_part, present(g.neighbor_part, z1), g.scale, present(g.tensors, z1), present(g.w1, z1),
             present(g.w2, z1), present(g.b2, z1), present(g.w3, z1), present(g.leading, z1)};
@@ -298,7 +298,8 @@ struct PairSumBackward : public torch::autograd::Function<PairSumBackward> {
     TORCH_CHECK(!at::GradMode::is_enabled(), "third derivatives of the native operators are not implemented; use the twins");
     for (int i = 5; i < 9; ++i)
       TORCH_CHECK(!u[i].defined(), "derivatives of weight gradients are not implemented natively; use the twins");
-    PairSumInput in = input(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[16], ctx->saved_data["lowest"].toInt());
+    PairSumInput in = input(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[16],
+                           ctx->saved_data["lowest"].toInt(), ctx->saved_data["n_channels"].toInt());
     if (!u[0].defined()) u[0] = at::zeros_like(v[0]);
     PairSumTangents tangents{columns(u[0]), whole(u[1]), absent(whole(u[2])), whole(u[3]), absent(columns(u[4])), absent(columns(u[9]))};
     PairSumSecond r;
@@ -307,7 +308,7 @@ struct PairSumBackward : public torch::autograd::Function<PairSumBackward> {
       r = double_kernel<scalar_t>(in, {v[12], v[13], v[14]}, whole(v[11]), v[15], tangents, weights);
     });
     Tensor none;
-    return {none, none, none, none, none, r.scale, r.tensors, r.w1, r.w2, none, r.w3, r.y, r.e1, r.e2, none, none, none, none};
+    return {none, none, none, none, none, r.scale, r.tensors, r.w1, r.w2, none, r.w3, r.y, r.e1, r.e2, none, none, none, none, none};
   }
 };
 
@@ -315,8 +316,8 @@ struct PairSum : public torch::autograd::Function<PairSum> {
   static variable_list forward(AutogradContext* ctx, const Tensor& features, const Tensor& center_part,
                                const Tensor& neighbor_part, const Tensor& centers, const Tensor& neighbors, const Tensor& scale,
                                const Tensor& tensors, const Tensor& w1, const Tensor& w2, const Tensor& b2, const Tensor& w3,
-                               const Tensor& leading, int64_t lowest) {
-    PairSumInput in = input(features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, leading, lowest);
+                               const Tensor& leading, int64_t lowest, int64_t n_channels) {
+    PairSumInput in = input(features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, leading, lowest, n_channels);
     PairSumActivations kept;
     Tensor y;
     AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum", [&] { y = forward_kernel<scalar_t>(in, true, kept); });
@@ -324,35 +325,36 @@ struct PairSum : public torch::autograd::Function<PairSum> {
     ctx->save_for_backward({features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, kept.z1,
                             kept.z2, present(kept.out, features), leading});
     ctx->saved_data["lowest"] = lowest;
+    ctx->saved_data["n_channels"] = n_channels;
     ctx->set_materialize_grads(false);
     return {y, kept.z1, kept.z2};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list g) {
     auto v = ctx->get_saved_variables();
-    const int64_t lowest = ctx->saved_data["lowest"].toInt();
+    const int64_t lowest = ctx->saved_data["lowest"].toInt(), n_channels = ctx->saved_data["n_channels"].toInt();
     const bool weights =
         ctx->needs_input_grad(7) || ctx->needs_input_grad(8) || ctx->needs_input_grad(9) || ctx->needs_input_grad(10);
     const auto& centers = v[3];
     Tensor by_y = g[0];
     if (!by_y.defined()) {
-      const int64_t C = absent(v[10]).defined() ? v[6].size(1) : v[8].size(0);
+      const int64_t C = absent(v[10]).defined() ? v[6].size(1) * n_channels : v[8].size(0);
       by_y = at::zeros({v[1].size(0), C}, v[1].options());
     }
     Tensor none;
     if (at::GradMode::is_enabled()) {
       TORCH_CHECK(!g[1].defined() && !g[2].defined(), "third derivatives of the native operators are not implemented");
       auto r = PairSumBackward::apply(v[0], v[1], v[2], centers, v[4], v[5], v[6], v[7], v[8], v[9], v[10], by_y, v[11], v[12],
-                                      v[13], v[14], lowest, weights);
+                                      v[13], v[14], lowest, n_channels, weights);
       return {r[0], r[1], absent(r[2]), none, none, r[3], absent(r[4]), absent(r[5]), absent(r[6]), absent(r[7]), absent(r[8]),
-              absent(r[9]), none};
+              absent(r[9]), none, none};
     }
-    PairSumInput in = input(v[0], v[1], v[2], centers, v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[14], lowest);
+    PairSumInput in = input(v[0], v[1], v[2], centers, v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[14], lowest, n_channels);
     PairSumGradients r;
     AT_DISPATCH_FLOATING_TYPES(v[0].scalar_type(), "pair_sum_backward", [&] {
       r = backward_kernel<scalar_t>(in, {v[11], v[12], v[13]}, by_y.contiguous(), whole(g[1]), whole(g[2]), weights, false);
     });
-    return {r.features, r.center_part, r.neighbor_part, none, none, r.scale, r.tensors, r.w1, r.w2, r.b2, r.w3, r.leading, none};
+    return {r.features, r.center_part, r.neighbor_part, none, none, r.scale, r.tensors, r.w1, r.w2, r.b2, r.w3, r.leading, none, none};
   }
 };
 
@@ -360,17 +362,20 @@ struct PairSum : public torch::autograd::Function<PairSum> {
 
 Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, const Tensor& center_part, const std::optional<Tensor>& neighbor_part,
                 const Tensor& centers, const Tensor& neighbors, const Tensor& scale, const std::optional<Tensor>& tensors,
-                const Tensor& w1, const Tensor& w2, const Tensor& b2, const std::optional<Tensor>& w3, int64_t lowest_order) {
+                const Tensor& w1, const Tensor& w2, const Tensor& b2, const std::optional<Tensor>& w3, int64_t lowest_order, int64_t n_channels) {
   check_cpu(features, "features");
   const Tensor np = neighbor_part.value_or(Tensor()), R = tensors.value_or(Tensor()), last = w3.value_or(Tensor());
   const Tensor lead = leading.value_or(Tensor());
   TORCH_CHECK(R.defined() == last.defined(), "tensors, w3: expected both or none");
-  TORCH_CHECK(!last.defined() || R.size(1) == first_component(lowest_order + last.size(0)), "tensors: expected ",
-              first_component(lowest_order + last.size(0)), " components, got ", R.size(1));
+  if (last.defined()) {
+    TORCH_CHECK(n_channels > 0 && last.size(0) % n_channels == 0, "w3: expected a multiple of ", n_channels, " rows, got ", last.size(0));
+    const int64_t orders = lowest_order + last.size(0) / n_channels;
+    TORCH_CHECK(R.size(1) == orders * orders, "tensors: expected ", orders * orders, " components, got ", R.size(1));
+  }
   if (needs_graph({features, lead, center_part, np, scale, R, w1, w2, b2, last}))
     return PairSum::apply(features, center_part, present(np, features), centers, neighbors, scale, present(R, features), w1, w2,
-                          b2, present(last, features), present(lead, features), lowest_order)[0];
-  PairSumInput in = input(features, center_part, np, centers, neighbors, scale, R, w1, w2, b2, last, lead, lowest_order);
+                          b2, present(last, features), present(lead, features), lowest_order, n_channels)[0];
+  PairSumInput in = input(features, center_part, np, centers, neighbors, scale, R, w1, w2, b2, last, lead, lowest_order, n_channels);
   PairSumActivations none;
   Tensor y;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum", [&] { y = forward_kernel<scalar_t>(in, false, none); });
@@ -382,6 +387,6 @@ Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, co
 TORCH_LIBRARY_FRAGMENT(ampmm, library) {
   library.def(
       "pair_sum(Tensor features, Tensor? leading, Tensor center_part, Tensor? neighbor_part, Tensor centers, Tensor neighbors, Tensor scale, "
-      "Tensor? tensors, Tensor w1, Tensor w2, Tensor b2, Tensor? w3, int lowest_order) -> Tensor",
+      "Tensor? tensors, Tensor w1, Tensor w2, Tensor b2, Tensor? w3, int lowest_order, int n_channels) -> Tensor",
       &ampmm::pair_sum);
 }

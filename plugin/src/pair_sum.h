@@ -1,4 +1,5 @@
-// Pair networks summed onto atoms: y_i = sum_p s_p out_p (messages), or y_i^k = sum_p s_p out_p^k R_p^k (multipoles).
+// Pair networks summed onto atoms: y_i = sum_p s_p out_p (messages), or y_i^kc = sum_p s_p out_p^kc R_p^k (multipoles, c channels
+// of each order).
 #pragma once
 
 #include "mlp.h"
@@ -14,13 +15,21 @@ struct PairSumInput {
   Tensor neighbors;      // (n,)
   Tensor scale;          // (n,)
   Tensor tensors;        // (n, C) columns
-  int64_t lowest_order;  // of the multipoles that the network's K outputs belong to
+  int64_t lowest_order;  // of the multipoles that the network's K outputs belong to, n_channels for each order
+  int64_t n_channels;
   Weights w;
   Tensor leading;  // (n, F') columns
 
   int64_t n_pairs() const { return features.size(0); }
   static Tensor part(const Tensor& x, int64_t first, int64_t m) { return x.defined() ? x.narrow(0, first, m) : x; }
-  int64_t n_out() const { return w.last() ? tensors.size(1) : w.width(); }
+  int64_t n_out() const { return w.last() ? tensors.size(1) * n_channels : w.width(); }
+
+  // f(component of the tensors, place among an atom's multipoles) for the components that output k belongs to.
+  template <class F>
+  void components(int64_t k, const F& f) const {
+    const int64_t order = lowest_order + k / n_channels, channel = k % n_channels;
+    for (int64_t c = order * order; c < (order + 1) * (order + 1); ++c) f(c, c * n_channels + channel);
+  }
 };
 
 struct PairSumActivations {
@@ -34,8 +43,5 @@ inline std::vector<Tensor> scratch(int count, int64_t rows, int64_t width, const
   for (int i = 0; i < count; ++i) all.push_back(at::empty({rows, width}, like.options()));
   return all;
 }
-
-// Order k of the components first..last-1.
-inline int64_t first_component(int64_t order) { return order * order; }
 
 }  // namespace ampmm

@@ -29,7 +29,7 @@ Tensor chunk(const variable_list& in, const Settings& s) {
   const auto [unit, tensors, radial, envelope] = pair_geometry(in[VECTORS], s.cutoff, s.exponent, s.n_radial, order);
   const Tensor x = polarized_features(in[MULTIPOLES], tensors, radial, in[CHARGES], in[WEIGHTS_BY_ATOM], in[MATRIX], in[CENTERS]);
   return pair_sum(x, {}, in[BY_ATOM], {}, in[CENTERS], in[CENTERS], s.scale * in[CHARGES] * envelope, tensors, in[W1], in[W2],
-                  in[B2], in[W3], 1);
+                  in[B2], in[W3], 1, 1);
 }
 
 // The inputs of the chunk that begins at `first`.

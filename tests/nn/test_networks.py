@@ -60,7 +60,7 @@ def test_split_linear_is_one_linear_on_the_joint_input():
 @pytest.mark.parametrize("part", ["center", "neighbor", "pair"])
 def test_split_linear_starts_from_he_weights_of_the_joint_fan_in(part):
     torch.manual_seed(0)
-    network = PairNetwork(132, 500, 128, 4)
+    network = PairNetwork(132, 500, 128, (0, 3))
     expected = (2.0 / (132 + 132 + 500)) ** 0.5
     assert getattr(network.first, part).weight.std().item() == pytest.approx(expected, rel=0.03)
     assert network.first.center.bias.abs().max() == 0
