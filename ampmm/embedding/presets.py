@@ -65,5 +65,5 @@ def create_preset_system(
         rigidWater=True,
     )
     system, qm = create_mixed_system(topology, classical, qm_atoms, model, coulomb_cutoff=chosen.cutoff, **options)
-    use_shifted_reaction_field(system, chosen.cutoff)
+    use_shifted_reaction_field(system, chosen.cutoff, backend=options.get("backend", "auto"))
     return system, qm

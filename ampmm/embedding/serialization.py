@@ -11,10 +11,13 @@ import xml.etree.ElementTree as ElementTree
 import openmm
 
 from ampmm.embedding.backends import BACKENDS, FORCE_NAME, import_openmmtorch
+from ampmm.embedding.shifted_reaction_field import MM_COULOMB_NAME, NativeReactionField
 from ampmm.errors import BackendError, InputError
 from ampmm.export import Potential, load_scripted, use_simple_executor
 
 _TORCH_FORCE = "TorchForce"
+# openmmtorch writes no names: they are known from what the module is.
+_NAMES = {Potential.__name__: FORCE_NAME, NativeReactionField.__name__: MM_COULOMB_NAME}
 
 
 def serialize_system(system: openmm.System) -> str:
@@ -101,7 +104,7 @@ def _read_torch_force(element: ElementTree.Element) -> openmm.Force:
     module = load_scripted(archive)
     force = openmmtorch.TorchForce(module)
     force.setForceGroup(int(element.get("forceGroup", "0")))
-    force.setName(element.get("name", FORCE_NAME if module.original_name == Potential.__name__ else _TORCH_FORCE))
+    force.setName(element.get("name", _NAMES.get(module.original_name, _TORCH_FORCE)))
     force.setUsesPeriodicBoundaryConditions(element.get("usesPeriodic") == "1")
     force.setOutputsForces(element.get("outputsForces") == "1")
     for parameter in element.iterfind("GlobalParameters/Parameter"):

@@ -36,6 +36,7 @@ OPERATORS: Final = (
     "pair_sum",
     "channel_features",
     "induced_moments",
+    "reaction_field",
 )
 SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
 _BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"

@@ -98,7 +98,8 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
             dtype=_dtype(config),
         )
     if preset is not None:
-        use_shifted_reaction_field(system, preset.cutoff)
+        implementation = "auto" if config.platform in ("auto", "CPU") else "openmm"
+        use_shifted_reaction_field(system, preset.cutoff, implementation, config.backend)
     if files.droplet is not None:
         add_droplet_restraints(system, topology, indices, *files.droplet)
     add_restraints(system, files.restraints)

@@ -9,10 +9,12 @@ import torch
 from embedding_systems import FORMATE_XML, context, energy, solvated
 from openmm import app, unit
 from support.bms_models import write_small_bms
+from support.native_library import library_missing
 
 from ampmm.embedding import create_preset_system, get_preset, use_shifted_reaction_field
 from ampmm.errors import EmbeddingError, InputError
 from ampmm.geometry.cell import minimum_image
+from ampmm.nn import native
 from ampmm.physics.coulomb import ReactionField
 from ampmm.units import COULOMB_CONSTANT
 
@@ -28,7 +30,14 @@ def nonbonded_of(system: openmm.System) -> openmm.NonbondedForce:
     return next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
 
 
-def test_mm_charges_interact_by_the_shifted_reaction_field():
+def implementations():
+    """Both ways to compute the reaction field, where they are there."""
+    skipped = pytest.mark.skipif(bool(library_missing()), reason=library_missing())
+    return ["openmm", pytest.param("native", marks=skipped)]
+
+
+@pytest.mark.parametrize("implementation", implementations())
+def test_mm_charges_interact_by_the_shifted_reaction_field(implementation):
     """All pairs that are no exceptions, summed in NumPy; Lennard-Jones and exceptions as before."""
     case = solvated()
     system = openmm.XmlSerializer.clone(case.system)
@@ -53,7 +62,7 @@ def test_mm_charges_interact_by_the_shifted_reaction_field():
         force.setParticleParameters(k, 0.0, sigma, epsilon)
     force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
     force.setCutoffDistance(0.1 * CUTOFF)
-    use_shifted_reaction_field(system, CUTOFF)
+    use_shifted_reaction_field(system, CUTOFF, implementation)
     got = energy(context(system, case.positions)) - energy(context(without, case.positions))
     assert abs(expected) > 1000.0
     assert got == pytest.approx(expected, rel=1e-6)
@@ -65,15 +74,18 @@ def test_what_has_no_reaction_field_is_refused():
         use_shifted_reaction_field(openmm.XmlSerializer.clone(case.system), CUTOFF)
     with pytest.raises(InputError, match="cutoff: expected a positive length"):
         use_shifted_reaction_field(openmm.XmlSerializer.clone(solvated().system), 0.0)
+    with pytest.raises(InputError, match="implementation: expected one of 'auto', 'openmm', 'native', got 'fast'"):
+        use_shifted_reaction_field(openmm.XmlSerializer.clone(solvated().system), CUTOFF, "fast")
     with pytest.raises(InputError, match="preset: expected one of tip3p, tip4p-fb, got 'spc'"):
         get_preset("spc")
 
 
 @pytest.mark.parametrize(("preset", "water"), [("tip3p", "tip3p"), ("tip4p-fb", "tip4pew")])
-def test_a_preset_has_one_cutoff_rigid_water_and_a_free_solute(bms, preset, water):
+def test_a_preset_has_one_cutoff_rigid_water_and_a_free_solute(bms, preset, water, monkeypatch):
     """Formate from a force field of one's own, in the preset's water."""
     case = solvated(water=water)
     field = app.ForceField(io.StringIO(FORMATE_XML), get_preset(preset).force_fields[1])
+    monkeypatch.setattr(native, "available", lambda: False)  # OpenMM's own force, whose parameters can be read
     system, qm = create_preset_system(case.topology, "FOR", bms, preset, force_field=field, backend="python")
     forces = {force.getName(): force for force in system.getForces()}
     nonbonded, coulomb = nonbonded_of(system), forces["shifted reaction field"]
