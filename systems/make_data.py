@@ -45,7 +45,7 @@ def label_command(engine: str, trajectories: list[Path], output: Path, workers: 
 def commands(
     system: Path, output: Path, workers: int, fraction: float, only: Sequence[str] = ()
 ) -> list[tuple[list[list[str]], list[str]]]:
-    """For each set (of those named in `only`, if any are) its sampling commands and its labelling command, without the program's name."""
+    """For each set, or those in `only`, its sampling commands and its labelling command, without the program's name."""
     recipe = yaml.safe_load((system / "recipe.yaml").read_text(encoding="utf-8"))
     if "data" not in recipe:
         raise SystemExit(f"{system / 'recipe.yaml'}: expected `data`, with the trajectories of each set, and it is not there")

@@ -90,8 +90,7 @@ class NativeReactionField(nn.Module):
 
     def __init__(self, charges: np.ndarray, exclusions: np.ndarray, cutoff: float, precise: bool = False) -> None:
         super().__init__()
-        kernel = ReactionField(cutoff)
-        self.kernel = [kernel.quadratic, kernel.quartic, kernel.sextic, kernel.shift, cutoff]
+        self.kernel = ReactionField(cutoff).constants
         self.cutoff = cutoff
         self.constant = COULOMB_CONSTANT
         self.precise = precise

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.errors import InputError
+from ampmm.export.near_pairs import NearPairs
 from ampmm.geometry.cell import largest_cutoff, minimum_image
-from ampmm.geometry.neighbors import edges_within, pair_vectors, pairs_between, pairs_closer_than, unordered_pairs_within
+from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than, unordered_pairs_within
 from ampmm.physics.coulomb import coulomb_kernel
 from ampmm.physics.evaluators import force_evaluator
 from ampmm.physics.walls import DistanceWalls
@@ -58,6 +59,7 @@ class Potential(nn.Module):
         if periodic and coulomb_cutoff is None:
             raise InputError("electrostatics: a periodic potential needs 'reaction-field' with a coulomb_cutoff in Å")
         self.evaluator = force_evaluator(model, coulomb_kernel(electrostatics, coulomb_cutoff))
+        self.near_pairs = NearPairs(dtype)
         self.cutoff = cutoff
         self.polarization_cutoff = polarization_cutoff
         self.long_range_cutoff = long_range_cutoff
@@ -99,27 +101,23 @@ class Potential(nn.Module):
                 raise ValueError("positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up")
             self._make_lists(own, box)
         qm, mm = own[: self.n_qm], own[self.n_qm :]
-        edges = pairs_closer_than(pair_vectors(qm, qm, self.edge_centers, self.edge_neighbors, box), self.cutoff)
-        pairs = pair_vectors(qm, mm, self.pair_centers, self.pair_neighbors, box)
+        edges = self.near_pairs(qm, qm, self.edge_centers, self.edge_neighbors, box, self.cutoff)
+        pairs = self.near_pairs(qm, mm, self.pair_centers, self.pair_neighbors, box, self.reach)
         polarization = pairs_closer_than(pairs, self.polarization_cutoff)
         dtype = self.charges.dtype
         long_range: Optional[Pairs] = None
         if self.long_range_cutoff > 0.0:
-            far = pairs_closer_than(pair_vectors(qm, qm, self.far_centers, self.far_neighbors, box), self.long_range_cutoff)
+            far = self.near_pairs(qm, qm, self.far_centers, self.far_neighbors, box, self.long_range_cutoff)
             if box is not None and self._ambiguous(far, box):
                 raise ValueError(
                     "box: two QM atoms are farther apart than half the box and closer than the model's long-range cutoff, so "
                     "that their nearest images are ambiguous; use a larger box"
                 )
-            long_range = Pairs(far[0], far[1], far[2].to(dtype))
+            long_range = far
         with_gradients = torch.is_grad_enabled()
         torch.set_grad_enabled(True)  # also in a script that switched them off: LibTorch crashes without
         result = self.evaluator(
-            Frame(self.numbers, self.batch, self.net_charge, Pairs(edges[0], edges[1], edges[2].to(dtype))),
-            self.charges,
-            Pairs(polarization[0], polarization[1], polarization[2].to(dtype)),
-            Pairs(pairs[0], pairs[1], pairs[2].to(dtype)),
-            long_range=long_range,
+            Frame(self.numbers, self.batch, self.net_charge, edges), self.charges, polarization, pairs, long_range=long_range
         )
         torch.set_grad_enabled(with_gradients)
         forces = torch.zeros_like(positions.detach())

@@ -92,7 +92,7 @@ class PairSum(nn.Module):
     """A pair network, its result times a factor and summed onto the centers.
 
     Linear, SiLU, Linear, SiLU. With a last Linear, its outputs are coefficients of the tensors R^k from k = `lowest_order`
-    on, `n_channels` of them for each order, and the sum is one of multipoles (Eqs. 3, 8, 10), else it is one of messages (Eq. 1).
+    on, `n_channels` of them for each order, and the sum is one of multipoles (Eqs. 3, 8, 10), else of messages (Eq. 1).
     """
 
     def __init__(self, order: int, lowest_order: int = 0, n_channels: int = 1) -> None:
@@ -243,7 +243,7 @@ def _components(rows: Tensor, index: Tensor, n_channels: int) -> Tuple[Tensor, T
 
 
 class InducedMoments(nn.Module):
-    """Σ_m q_m/r² (B_0 r̂ | B_1 R²) of AMP-BMS, B = `scale` u(d) φ(radial functions); r̂ points from the QM atom to the MM site."""
+    """Σ_m q_m/r² (B_0 r̂ | B_1 R²) of AMP-BMS, B = `scale` u(d) φ(radial functions); r̂ points from a QM atom to an MM site."""
 
     def __init__(self, cutoff: float, envelope_exponent: int, scale: float) -> None:
         super().__init__()
@@ -265,7 +265,7 @@ class InducedMoments(nn.Module):
     ) -> Tensor:
         """Vectors (n, 3), charges (n,) and centers (n,) of the pairs, to packed moments at unit polarizability, (n_atoms, 8).
 
-        φ is Linear (w1, b1), SiLU, Linear (w2, two outputs); `frequencies` are those of the radial functions, see `RadialBasis`.
+        φ is Linear (w1, b1), SiLU, Linear (w2, two outputs); `frequencies` are those of the radial functions (`RadialBasis`).
         """
         rows = vectors.t().contiguous()  # (3, n)
         distances = (rows * rows).sum(0).sqrt()

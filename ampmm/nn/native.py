@@ -37,6 +37,10 @@ OPERATORS: Final = (
     "channel_features",
     "induced_moments",
     "reaction_field",
+    "charge_potential",
+    "charge_fields",
+    "charge_field_gradients",
+    "near_pairs",
 )
 SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
 _BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.errors import InputError
+from ampmm.nn import native
 from ampmm.nn.scatter import scatter_sum
 from ampmm.types import Pairs
 from ampmm.units import COULOMB_CONSTANT
@@ -17,6 +18,10 @@ from ampmm.units import COULOMB_CONSTANT
 
 class BareCoulomb(nn.Module):
     """1/r without a cutoff: droplets and clusters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constants = [0.0, 0.0, 0.0, 0.0, float("inf")]  # as in ReactionField
 
     def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Kernel w(r) and its derivative w'(r): (n,) Å to (n,) 1/Å and (n,) 1/Å²."""
@@ -40,6 +45,7 @@ class ReactionField(nn.Module):
         self.quartic = 3.0 * cutoff ** -(m + 1) / (m * (n - m)) * (2.0 * eps + n - 1.0) / denominator
         self.sextic = 3.0 * cutoff ** -(n + 1) / (n * (m - n)) * (2.0 * eps + m - 1.0) / denominator
         self.shift = 3.0 * eps / denominator / cutoff + self.quartic * cutoff**m + self.sextic * cutoff**n
+        self.constants = [self.quadratic, self.quartic, self.sextic, self.shift, cutoff]  # for native operators
 
     def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Kernel w(r) and its derivative w'(r): (n,) Å to (n,) 1/Å and (n,) 1/Å²."""
@@ -76,15 +82,24 @@ class PotentialTerms(NamedTuple):
 
 
 class ElectrostaticPotential(nn.Module):
-    """φ_i = k_e Σ_m q_m w(r_im) of MM charges at QM atoms, for one kernel w."""
+    """φ_i = k_e Σ_m q_m w(r_im) of MM charges at QM atoms, for one kernel w; natively on the CPU where the library is built."""
+
+    native: torch.jit.Final[bool]
 
     def __init__(self, kernel: nn.Module) -> None:
         super().__init__()
         self.kernel = kernel
+        self.native = native.available()
         self.constant = COULOMB_CONSTANT
 
     def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int) -> PotentialTerms:
         """From the pairs and all MM `charges` (M,) e, the potential at the `n_atoms` centers."""
+        if self.native and not pairs.vectors.requires_grad and pairs.vectors.device.type == "cpu":
+            sources = self.constant * charges
+            potential, gradients = torch.ops.ampmm.charge_potential(
+                pairs.vectors, sources, pairs.centers, pairs.neighbors, n_atoms, self.kernel.constants
+            )
+            return PotentialTerms(potential, gradients)
         components = pairs.vectors.t()  # vector_norm takes ten times as long where vectors lie component by component
         distances = (components * components).sum(dim=0).sqrt()
         value, slope = self.kernel(distances)

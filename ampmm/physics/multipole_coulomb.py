@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ampmm.nn import native
 from ampmm.nn.multipoles import quadrupole_tensors
 from ampmm.nn.packed_rows import PackedRows
 from ampmm.nn.scatter import scatter_sum
@@ -20,7 +21,7 @@ from ampmm.units import COULOMB_CONSTANT
 
 
 class FieldTerms(NamedTuple):
-    """The packed fields at the QM atoms and, for their derivatives, what each pair is made of."""
+    """The packed fields at the QM atoms and, for their derivatives, what each pair is made of (natively nothing is kept)."""
 
     fields: Tensor  # (N, 9) kJ/mol/e/Å^order
     unit: Tensor  # (3, n_pairs) r̂
@@ -30,16 +31,29 @@ class FieldTerms(NamedTuple):
 
 
 class MultipoleField(nn.Module):
-    """The fields that MM charges make at QM atoms, and the derivatives of E = moments · fields by the pair vectors."""
+    """The fields that MM charges make at QM atoms, and the derivatives of E = moments · fields by the pair vectors.
+
+    Natively on the CPU where the library is built, unless they have to be `differentiable`: the fields by the vectors, or the
+    derivatives by the moments.
+    """
+
+    native: torch.jit.Final[bool]
 
     def __init__(self, kernel: nn.Module) -> None:
         super().__init__()
         self.kernel = kernel
+        self.native = native.available()
         self.packed_rows = PackedRows()
         self.constant = COULOMB_CONSTANT
 
-    def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int) -> FieldTerms:
+    def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int, differentiable: bool = False) -> FieldTerms:
         """From the pairs and all MM `charges` (M,) e, the fields at the `n_atoms` centers."""
+        differentiable = differentiable or pairs.vectors.requires_grad
+        if self.native and not differentiable and pairs.vectors.device.type == "cpu":
+            fields = torch.ops.ampmm.charge_fields(
+                pairs.vectors, self.constant * charges, pairs.centers, pairs.neighbors, n_atoms, self.kernel.constants
+            )
+            return FieldTerms(fields, fields[:0], fields[:0, 0], fields[:0, 0], fields[:0, 0])
         vectors = pairs.vectors.t().contiguous()  # (3, n_pairs)
         distances = (vectors * vectors).sum(0).sqrt()
         value, slope = self.kernel(distances)
@@ -53,14 +67,18 @@ class MultipoleField(nn.Module):
         fields = scatter_sum(of_pairs.t().contiguous(), pairs.centers, n_atoms)
         return FieldTerms(fields, unit, inverse, value, slope)
 
-    def pair_gradients(self, terms: FieldTerms, centers: Tensor, moments: Tensor) -> Tensor:
-        """∂E/∂r of every pair, (n_pairs, 3) kJ/mol/Å, for packed moments (N, 9); differentiable by the moments.
+    def pair_gradients(self, terms: FieldTerms, pairs: Pairs, charges: Tensor, moments: Tensor) -> Tensor:
+        """∂E/∂r of every pair, (n_pairs, 3) kJ/mol/Å, for packed moments (N, 9) and the `terms` of the same pairs and charges.
 
         With μ·r̂ = d and r̂·Θ·r̂ = t it is k_e q {r̂ [ρw' + d (w'/r - 2w/r²) + t (3w'/r² - 12w/r³)] + μ w/r² + 6 Θr̂ w/r³}.
         """
+        if self.native and terms.unit.shape[0] == 0:  # nothing was kept
+            return torch.ops.ampmm.charge_field_gradients(
+                pairs.vectors, self.constant * charges, pairs.centers, pairs.neighbors, moments, self.kernel.constants
+            )
         tensors = quadrupole_tensors(moments[:, 4:]).flatten(1)
         of_atoms = torch.cat([moments[:, :4], tensors[:, :3], tensors[:, 4:6], tensors[:, 8:]], dim=1).t().contiguous()
-        own = of_atoms.index_select(1, centers)  # (10, n_pairs)
+        own = of_atoms.index_select(1, pairs.centers)  # (10, n_pairs)
         inverse, value, slope, unit = terms.inverse, terms.value, terms.slope, terms.unit
         dipole = own[1:4]
         xx, xy, xz, yy, yz, zz = own[4:].unbind(0)

@@ -46,7 +46,7 @@ class MultipoleForceEvaluator(nn.Module):
         if long_range is None:
             raise ValueError("long_range: this model needs the QM–QM pairs within its long-range cutoff, got None")
         n_atoms, n_charges = frame.numbers.shape[0], charges.shape[0]
-        terms = self.field(coulomb, charges, n_atoms)
+        terms = self.field(coulomb, charges, n_atoms, differentiable=create_graph)
         edge_vectors = frame.edges.vectors.detach().requires_grad_()
         pair_vectors = polarization.vectors.detach().requires_grad_()
         far_vectors = long_range.vectors.detach().requires_grad_()
@@ -73,5 +73,5 @@ class MultipoleForceEvaluator(nn.Module):
         if by_pair is not None:
             forces = with_mm_pairs(forces, by_pair, pairs)
         if by_field is not None:  # the derivatives of V by the fields are the atomic moments
-            forces = with_mm_pairs(forces, self.field.pair_gradients(terms, coulomb.centers, by_field), coulomb)
+            forces = with_mm_pairs(forces, self.field.pair_gradients(terms, coulomb, charges, by_field), coulomb)
         return MultipoleEnergiesAndForces(energies, forces.qm, forces.mm)

@@ -3,7 +3,7 @@
 //
 // Charges are sorted into columns along the third box vector, by their place along it; a charge then meets contiguous stretches
 // of the columns around it, each pair once. Nothing is kept between calls.
-#include "common.h"
+#include "reaction_field.h"
 
 #include <torch/library.h>
 
@@ -16,11 +16,6 @@
 namespace ampmm {
 namespace {
 
-// w(r) = 1/r + r^2 (k + r^2 (a4 + r^2 a6)) - shift inside of the cutoff.
-struct Kernel {
-  double k, a4, a6, shift, cutoff;
-};
-
 // 1/sqrt(x), written so that a loop of it is vectorised: a guess from the bits, and Newton's iteration to the precision of T.
 inline float inverse_root(float x) {
   int32_t bits;
@@ -32,24 +27,6 @@ inline float inverse_root(float x) {
   return y;
 }
 inline double inverse_root(double x) { return 1.0 / std::sqrt(x); }
-
-// A box in OpenMM's reduced form: a along x, b in the xy plane.
-struct Box {
-  double a, bx, b, cx, cy, c;
-  explicit Box(const double* v) : a(v[0]), bx(v[3]), b(v[4]), cx(v[6]), cy(v[7]), c(v[8]) {}
-
-  std::array<double, 3> fractional(double x, double y, double z) const {
-    const double w = z / c, v = (y - w * cy) / b;
-    return {(x - v * bx - w * cx) / a, v, w};
-  }
-  std::array<double, 3> cartesian(double u, double v, double w) const { return {u * a + v * bx + w * cx, v * b + w * cy, w * c}; }
-
-  // Distances between opposite faces.
-  std::array<double, 3> widths() const {
-    const double u1 = 1 / a, u2 = -bx / (a * b), u3 = (bx * cy - cx * b) / (a * b * c), v2 = 1 / b, v3 = -cy / (b * c);
-    return {1 / std::sqrt(u1 * u1 + u2 * u2 + u3 * u3), 1 / std::sqrt(v2 * v2 + v3 * v3), c};
-  }
-};
 
 // The charges in columns: those of column k are first[k]..first[k + 1] - 1, by their third fractional coordinate.
 template <class T>
@@ -214,11 +191,7 @@ double take_off(const Box& box, const Kernel& w, const double* r, const double* 
   for (int64_t p = 0; p < n; ++p) {
     const int64_t i = pairs[2 * p], j = pairs[2 * p + 1];
     double d[3] = {r[3 * j] - r[3 * i], r[3 * j + 1] - r[3 * i + 1], r[3 * j + 2] - r[3 * i + 2]};
-    const double sw = std::nearbyint(d[2] / box.c);
-    d[0] -= sw * box.cx, d[1] -= sw * box.cy, d[2] -= sw * box.c;
-    const double sv = std::nearbyint(d[1] / box.b);
-    d[0] -= sv * box.bx, d[1] -= sv * box.b;
-    d[0] -= std::nearbyint(d[0] / box.a) * box.a;
+    box.nearest_image(d[0], d[1], d[2]);
     const double r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
     if (!(r2 < w.cutoff * w.cutoff)) continue;
     const double inverse = 1.0 / std::sqrt(std::max(r2, 1e-8)), qq = q[i] * q[j];
@@ -243,11 +216,10 @@ std::tuple<Tensor, Tensor> reaction_field(const Tensor& positions_, const Tensor
                vectors = box_.contiguous();
   for (const Tensor& each : {positions, charges, vectors})
     TORCH_CHECK(each.scalar_type() == at::kDouble, "reaction_field: expected float64, got ", each.scalar_type());
-  TORCH_CHECK(kernel.size() == 5, "kernel: expected five numbers, got ", kernel.size());
   const int64_t n = charges.size(0);
   TORCH_CHECK(positions.dim() == 2 && positions.size(0) == n && positions.size(1) == 3, "positions: expected (", n, ", 3), got ",
               positions.sizes());
-  const Kernel w{kernel[0], kernel[1], kernel[2], kernel[3], kernel[4]};
+  const Kernel w(kernel);
   const Box box(vectors.data_ptr<double>());
   const auto widths = box.widths();
   // Not through a face's distance alone: OpenMM's rule, half the smallest diagonal element, makes nearest images unique.

@@ -65,7 +65,7 @@ def test_mm_charges_interact_by_the_shifted_reaction_field(implementation):
     use_shifted_reaction_field(system, CUTOFF, implementation)
     got = energy(context(system, case.positions)) - energy(context(without, case.positions))
     assert abs(expected) > 1000.0
-    assert got == pytest.approx(expected, rel=1e-6)
+    assert got == pytest.approx(expected, rel=1e-6, abs=0.02 if implementation == "native" else 0.0)  # in single precision
 
 
 def test_what_has_no_reaction_field_is_refused():

@@ -50,7 +50,7 @@ def test_pair_gradients_are_those_of_autograd(kernel):
     pairs.vectors.requires_grad_()
     terms = field(pairs, CHARGES, 2)
     (expected,) = torch.autograd.grad((moments * terms.fields).sum(), pairs.vectors)
-    got = field.pair_gradients(terms, CENTERS, moments)
+    got = field.pair_gradients(terms, pairs, CHARGES, moments)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     # Linear in the moments, which training differentiates.
     (by_moments,) = torch.autograd.grad(got.square().sum(), moments)
@@ -62,7 +62,7 @@ def test_beyond_the_cutoff_there_is_no_field():
     far = Pairs(CENTERS[[2, 5]], NEIGHBORS[[2, 5]], pairs.vectors[[2, 5]])
     field = MultipoleField(ReactionField(6.0))
     terms = field(far, CHARGES, 2)
-    assert (terms.fields == 0.0).all() and (field.pair_gradients(terms, far.centers, random_moments()) == 0.0).all()
+    assert (terms.fields == 0.0).all() and (field.pair_gradients(terms, far, CHARGES, random_moments()) == 0.0).all()
 
 
 def test_packed_quadrupoles_as_tensors_are_traceless_symmetric_with_the_same_products():
