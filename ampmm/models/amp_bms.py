@@ -17,13 +17,9 @@ from ampmm.nn.packed_rows import PackedRows
 from ampmm.nn.radial import RadialBasis
 from ampmm.nn.scatter import scatter_sum
 from ampmm.physics.charges import conserve_charge
-from ampmm.physics.coulomb import ReactionField
-from ampmm.physics.dispersion import Dispersion
-from ampmm.physics.pair_functions import with_slope
-from ampmm.physics.switching import smooth_step, smooth_step_slope
+from ampmm.physics.long_range import LongRangeEnergies
 from ampmm.physics.zbl import ZBLRepulsion
 from ampmm.types import Frame, MultipoleEnergies, Pairs, PointCharges
-from ampmm.units import COULOMB_CONSTANT
 
 
 class AMPBMS(Model):
@@ -39,7 +35,6 @@ class AMPBMS(Model):
         self.long_range_cutoff = config.long_range_cutoff
         self.coulomb_cutoff = config.coulomb_cutoff
         self.moment_divisor = config.moment_divisor
-        self.constant = COULOMB_CONSTANT
         self.n_hidden_layers = config.n_layers - 1
 
         n_first, n_later = config.edge_width, config.edge_width + config.n_scalars * config.n_channels
@@ -56,8 +51,7 @@ class AMPBMS(Model):
         self.energy = NodeNetwork(config.width, config.width, 1)
         self.atomic_charge = Head(config.width, config.head_width, 1)
         self.response = Head(config.width, config.head_width, 3)  # C6 factor and polarizabilities
-        self.qm_kernel = ReactionField(config.long_range_cutoff)
-        self.dispersion = Dispersion()
+        self.long_range = LongRangeEnergies(config.long_range_cutoff, config.cutoff)
         self.repulsion = ZBLRepulsion(config.cutoff)
         # Of the free atoms, atomic units: part of the published weights, and zero (no dispersion) in a fresh model.
         self.register_buffer("free_c6", torch.zeros(len(config.elements)))
@@ -105,12 +99,13 @@ class AMPBMS(Model):
         node_energies = self.energy(state.hidden).squeeze(-1).double() + self.element_energies[slots].double()
         nodes = scatter_sum(node_energies, frame.batch, n_frames)
         embedding = scatter_sum((multipoles * surroundings.potential).sum(-1), frame.batch, n_frames)
-        far = _distances(long_range.vectors.t().contiguous())
-        frame_of_pair = frame.batch.index_select(0, long_range.centers)
-        coulomb = embedding + scatter_sum(self._coulomb(far, long_range, charges), frame_of_pair, n_frames)
         # The root of the product would have no finite slope where a fresh model's free C6 is zero.
         sqrt_c6 = torch.sqrt(c6_factors) * torch.sqrt(self.free_c6[slots])
-        pair_dispersion = self.dispersion(far, long_range.centers, long_range.neighbors, sqrt_c6, self.sqrt_r4r2[slots])
+        pair_coulomb, pair_dispersion = self.long_range(
+            long_range.vectors, charges, sqrt_c6, self.sqrt_r4r2[slots], long_range.centers, long_range.neighbors
+        )
+        frame_of_pair = frame.batch.index_select(0, long_range.centers)
+        coulomb = embedding + scatter_sum(pair_coulomb, frame_of_pair, n_frames)
         dispersion = scatter_sum(pair_dispersion, frame_of_pair, n_frames)
         # Every edge is there in both directions.
         nuclei = 0.5 * self.repulsion(distances, frame.numbers[edges.receivers], frame.numbers[edges.senders])
@@ -129,24 +124,10 @@ class AMPBMS(Model):
 
     def _edges(self, pairs: Pairs, hidden: Tensor) -> tuple[Edges, Tensor]:
         vectors = pairs.vectors.t().contiguous()  # (3, E)
-        distances = _distances(vectors)
+        distances = (vectors * vectors).sum(0).sqrt()
         unit = -vectors / distances
         tensors = torch.cat([torch.ones_like(unit[:1]), unit, self.packed_rows(unit)])  # (9, E)
         radial, envelope = self.radial(distances)
         features = self.edge_embedding(hidden, radial, pairs.centers, pairs.neighbors)
         envelope = envelope * self.cutoff / distances
         return Edges(pairs.centers, pairs.neighbors, unit.t(), tensors.t(), envelope, features), distances
-
-    def _coulomb(self, distances: Tensor, pairs: Pairs, charges: Tensor) -> Tensor:
-        """Charges of QM pairs, switched on between 0 and the graph's cutoff: (n_pairs,) kJ/mol."""
-        r = distances.detach()
-        x = r / self.cutoff
-        value, slope = self.qm_kernel(r)
-        step = smooth_step(x)
-        kernel = with_slope(distances, value * step, slope * step + value * smooth_step_slope(x) / self.cutoff)
-        return self.constant * charges.index_select(0, pairs.centers) * charges.index_select(0, pairs.neighbors) * kernel
-
-
-def _distances(vectors: Tensor) -> Tensor:
-    """Lengths of vectors given component by component, (3, n)."""
-    return (vectors * vectors).sum(0).sqrt()

@@ -41,6 +41,8 @@ OPERATORS: Final = (
     "charge_fields",
     "charge_field_gradients",
     "near_pairs",
+    "long_range_energies",
+    "nuclear_repulsion",
 )
 SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
 _BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"
@@ -112,6 +114,11 @@ def use_twins(module: nn.Module) -> nn.Module:
         else:
             use_twins(child)
     return module
+
+
+def register(twin: type[nn.Module], fast: type[nn.Module]) -> None:
+    """Let `use_native` put `fast(module)`, whose `twin` the module is, in the place of modules of a class elsewhere."""
+    _NATIVE[twin] = fast
 
 
 def is_native(module: nn.Module) -> bool:
@@ -312,7 +319,7 @@ class NativeInducedMoments(nn.Module):
         )
 
 
-_NATIVE: Final = {
+_NATIVE: Final[dict[type[nn.Module], type[nn.Module]]] = {
     PairGeometry: NativePairGeometry,
     AnisotropicFeatures: NativeAnisotropicFeatures,
     PolarizedFeatures: NativePolarizedFeatures,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ampmm.nn import native
 from ampmm.physics.pair_functions import with_slope
 from ampmm.physics.switching import smooth_step, smooth_step_slope
 from ampmm.units import ANGSTROM_PER_BOHR_AMP_BMS, COULOMB_CONSTANT
@@ -40,3 +41,22 @@ class ZBLRepulsion(nn.Module):
         kept = 1.0 - smooth_step(x)
         slope = -bare * ((falls * per_length + screened / r) * kept + screened * smooth_step_slope(x))
         return with_slope(distances, bare * screened * kept, slope)
+
+
+class NativeZBLRepulsion(nn.Module):
+    """Native `ZBLRepulsion`, for evaluations: training differentiates twice, with the twin."""
+
+    def __init__(self, twin: ZBLRepulsion) -> None:
+        super().__init__()
+        self.twin = twin
+        self.parameters_ = [twin.cutoff, twin.constant, twin.screening, *twin.heights, *twin.decays]
+        self.train(twin.training)
+
+    def forward(self, distances: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """As the twin."""
+        if distances.device.type != "cpu" or self.training:
+            return self.twin(distances, first, second)
+        return torch.ops.ampmm.nuclear_repulsion(distances, first, second, self.parameters_)
+
+
+native.register(ZBLRepulsion, NativeZBLRepulsion)
