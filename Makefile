@@ -4,7 +4,7 @@
 
 VENV ?= .venv
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do command -v $$python && break; done)
-EXTRAS ?= torchforce,xtb,pyscf,plots,dev
+EXTRAS ?= torchforce,xtb,pyscf,plots,native,dev
 STEPS ?= 2000
 # Test processes, one thread each: more threads than cores make every one of them slow.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
@@ -19,8 +19,8 @@ help:
 	@sed -n '1,2p' Makefile | cut -c3-
 	@echo "make lint       ruff: style and imports"
 	@echo "make benchmark  milliseconds per MD step, and ampmm's own share of them"
-	@echo "make plugin     the native operators, which make models faster on the CPU (needs a C++17 compiler and ninja)"
-	@echo "make install    only the virtual environment, in $(VENV)"
+	@echo "make install    only the virtual environment, in $(VENV), and the native operators where there is a compiler"
+	@echo "make plugin     the native operators again: after an update of ampmm or torch, or with another compiler"
 	@echo "make clean      removes $(VENV) and caches; runs/ stays"
 
 install: $(INSTALLED)
@@ -36,6 +36,7 @@ $(INSTALLED): pyproject.toml
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $(INSTALLED)
+	@$(BIN)/python plugin/build.py || true  # a minute, where there is a compiler; models run without
 
 # The box comes equilibrated at 300 K, so the run starts from it as it is.
 simulate: $(INSTALLED)
