@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-_SPINS: Final = "20000"
+_SPINS: Final = "10000"
 
 
 def spin_briefly() -> None:
