@@ -80,3 +80,10 @@ def test_dry_run_does_nothing(tmp_path):
     words = [sys.executable, str(SYSTEMS / "make_data.py"), "ra", "-o", str(tmp_path / "out"), "--dry-run"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ampmm sample ") and not (tmp_path / "out").exists()
+
+
+def test_sets_can_be_made_one_by_one(make_data, tmp_path):
+    (only,) = make_data.commands(SYSTEMS / "sam", tmp_path, 1, 1.0, ["sam_gfn2_300K"])
+    assert Path(parsed(only[1])["output"]).name == "sam_gfn2_300K.h5"
+    with pytest.raises(SystemExit, match=r"--only: expected sets of .*sam_gfn2_300K.*, got sam_gfn3"):
+        make_data.commands(SYSTEMS / "sam", tmp_path, 1, 1.0, ["sam_gfn3"])
