@@ -73,9 +73,10 @@ struct Sum {
   Tensor total() const { return !parts.defined() ? Tensor() : parts.size(0) == 1 ? parts[0] : parts.sum(0); }
 };
 
-// out = a b, or out += a b.
-inline void product(Tensor out, const Tensor& a, const Tensor& b) { at::mm_out(out, a, b); }
-inline void add_product(Tensor out, const Tensor& a, const Tensor& b) { at::addmm_out(out, out, a, b); }
+// out = a b, or out += a b; by torch's BLAS where its library lets others see that, without the way through the dispatcher, which
+// takes as long as a small product.
+void product(Tensor out, const Tensor& a, const Tensor& b);
+void add_product(Tensor out, const Tensor& a, const Tensor& b);
 
 // exp(x) to the precision of T, written so that a loop of it is vectorised. Outside of the range it saturates.
 inline float exponential(float x) {

@@ -87,7 +87,8 @@ void mlp_forward(const Weights& w, const Tensor& x, const Tensor& leading, Tenso
   const int64_t m = x.size(0), H = w.width(), K = w.last();
   add_first(w, x, leading, z1);
   silu_of(z1.data_ptr<T>(), hidden.data_ptr<T>(), m * H);
-  at::addmm_out(z2, w.b2, hidden, w.w2.t());
+  for (int64_t p = 0; p < m; ++p) std::memcpy(z2.data_ptr<T>() + p * H, w.b2.data_ptr<T>(), H * sizeof(T));
+  add_product(z2, hidden, w.w2.t());
   silu_of(z2.data_ptr<T>(), hidden.data_ptr<T>(), m * H);
   if (K >= MANY_OUTPUTS) return product(outputs(out, out_stride, m, w), hidden, w.w3.t());
   const T* h = hidden.data_ptr<T>();
