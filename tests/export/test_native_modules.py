@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.bms_models import write_small_bms
 from support.native_library import library_missing
 
 import ampmm
@@ -41,6 +42,19 @@ def test_a_loaded_model_uses_them_and_gives_what_the_file_gives(uracil):
     assert got.energy == pytest.approx(wanted.energy, abs=1e-5 * abs(wanted.forces_qm).max())
     for one, other in ((got.forces_qm, wanted.forces_qm), (got.forces_mm, wanted.forces_mm)):
         assert abs(one - other).max() <= 1e-5 * abs(other).max()
+
+
+def test_files_of_amp_bms_use_them_too(tmp_path):
+    """With the frequencies of the file, which are weights there."""
+    path = write_small_bms(tmp_path / "bms.pt")
+    loaded, archive = ampmm.load_model(path), torch.jit.load(str(path))
+    assert uses_native_operators(loaded.module) and not uses_native_operators(archive)
+    moved = torch.jit.load(str(path))
+    with torch.no_grad():
+        moved.radial.frequencies.mul_(1.01)
+    exchanged = with_native_operators(moved, loaded.card)
+    assert uses_native_operators(exchanged)
+    torch.testing.assert_close(exchanged.radial.frequencies, moved.radial.frequencies)
 
 
 def test_other_weights_are_not_taken_for_the_file(uracil):
