@@ -38,22 +38,12 @@ class PairLinear(nn.Module):
         super().__init__()
         self.center, self.neighbor, self.pair = _joint_linears(n_out, n_center, n_neighbor, n_pair, nonlinearity=nonlinearity)
 
-    def forward(
-        self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor, leading: Optional[Tensor] = None
-    ) -> Tensor:
-        """Atom features (n_atoms, ·), pair features (n_pairs, ·) and indices (n_pairs,) to (n_pairs, n_out).
-
-        `leading` are the first columns of the pair features, given apart so that nobody has to join them: their derivatives
-        would be as many copies. Without them those columns count as zero.
-        """
-        n_leading = self.pair.weight.shape[1] - pair.shape[1]
+    def forward(self, atoms: Tensor, pair: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
+        """Atom features (n_atoms, ·), pair features (n_pairs, ·) and indices (n_pairs,) to (n_pairs, n_out)."""
         # In place: each copy would pass through memory, as these are larger than the cache.
         out = self.center(atoms).index_select(0, centers)
         out = out.add_(self.neighbor(atoms).index_select(0, neighbors))
-        out = out.addmm_(pair, self.pair.weight[:, n_leading:].t())
-        if leading is not None:
-            out = out.addmm_(leading, self.pair.weight[:, :n_leading].t())
-        return out
+        return out.addmm_(pair, self.pair.weight.t())
 
 
 class OneSidedPairLinear(nn.Module):
