@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from ampmm.models.amp_bms_config import AMPBMSConfig
 from ampmm.models.amp_bms_layers import BMSLayer, EdgeEmbedding, Edges, Head, MMPolarization, State
 from ampmm.models.base import ElementSlots, Model
+from ampmm.nn.kernels import PairGeometry
 from ampmm.nn.mlp import NodeNetwork
 from ampmm.nn.multipoles import quadrupole_tensors
-from ampmm.nn.packed_rows import PackedRows
-from ampmm.nn.radial import RadialBasis
 from ampmm.nn.scatter import scatter_sum
 from ampmm.physics.charges import conserve_charge
 from ampmm.physics.long_range import LongRangeEnergies
@@ -40,8 +39,7 @@ class AMPBMS(Model):
         n_first, n_later = config.edge_width, config.edge_width + config.n_scalars * config.n_channels
         self.slots = ElementSlots(config.elements)
         self.embedding = nn.Embedding(len(config.elements), config.width)
-        self.packed_rows = PackedRows()
-        self.radial = RadialBasis(config.n_radial, config.cutoff, config.envelope_exponent)
+        self.geometry = PairGeometry(config.n_radial, config.cutoff, config.envelope_exponent, 2)
         self.edge_embedding = EdgeEmbedding(config)
         self.hidden_layers = nn.ModuleList(
             [BMSLayer(config, n_first if i == 0 else n_later, config.n_channels) for i in range(config.n_layers - 1)]
@@ -123,11 +121,9 @@ class AMPBMS(Model):
         )
 
     def _edges(self, pairs: Pairs, hidden: Tensor) -> tuple[Edges, Tensor]:
-        vectors = pairs.vectors.t().contiguous()  # (3, E)
-        distances = (vectors * vectors).sum(0).sqrt()
-        unit = -vectors / distances
-        tensors = torch.cat([torch.ones_like(unit[:1]), unit, self.packed_rows(unit)])  # (9, E)
-        radial, envelope = self.radial(distances)
+        vectors = -pairs.vectors  # from the sender to the receiver
+        unit, tensors, radial, envelope = self.geometry(vectors)
+        distances = (unit * vectors).sum(1)
         features = self.edge_embedding(hidden, radial, pairs.centers, pairs.neighbors)
         envelope = envelope * self.cutoff / distances
-        return Edges(pairs.centers, pairs.neighbors, unit.t(), tensors.t(), envelope, features), distances
+        return Edges(pairs.centers, pairs.neighbors, unit, tensors, envelope, features), distances

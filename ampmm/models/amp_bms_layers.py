@@ -59,7 +59,8 @@ class EdgeEmbedding(nn.Module):
 
     def forward(self, hidden: Tensor, radial: Tensor, receivers: Tensor, senders: Tensor) -> Tensor:
         """Atoms (N, width) and radial functions (E, n_radial) to (E, edge_width)."""
-        return self.last(silu(self.first(hidden, radial, receivers, senders)))
+        inner = silu(self.first(hidden, radial, receivers, senders))
+        return torch.mm(self.last.weight, inner.t()).t()  # component by component in memory
 
 
 class BMSLayer(nn.Module):

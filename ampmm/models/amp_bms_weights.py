@@ -152,7 +152,7 @@ def _fill(model: AMPBMS, config: AMPBMSConfig, state: dict[str, Tensor]) -> None
         own |= _renamed(state, f"V.potential.{theirs}", f"energy.{mine}")
     model.load_state_dict(own)  # strict: every parameter of the model has to be there
     # The stored frequencies are float32 multiples of π; energies are those of the published code only with them.
-    model.radial.frequencies.copy_(state["radial_embedding.frequencies"][0])
+    model.geometry.radial.frequencies.copy_(state["radial_embedding.frequencies"][0])
     model.polarization.radial.frequencies.copy_(state["radial_embedding_qmmm.frequencies"][0])
 
 

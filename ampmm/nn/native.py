@@ -6,6 +6,7 @@ are exchanged keeps its parameters and their names; on other devices than the CP
 """
 
 import hashlib
+import math
 import os
 import platform
 from functools import cache
@@ -145,10 +146,13 @@ class NativePairGeometry(nn.Module):
         self.envelope_exponent = twin.radial.envelope_exponent
         self.n_radial = twin.radial.frequencies.shape[0]
         self.order = twin.order
+        # Single precision cannot tell them from nπ; where double precision can, the twin uses them as they are.
+        own = twin.radial.frequencies.double()
+        self.exact = torch.equal(own, math.pi * torch.arange(1, self.n_radial + 1).to(own))
 
     def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """As the twin."""
-        if vectors.device.type != "cpu":
+        if vectors.device.type != "cpu" or (vectors.dtype == torch.float64 and not self.exact):
             return self.twin(vectors)
         return torch.ops.ampmm.pair_geometry(vectors, self.cutoff, self.envelope_exponent, self.n_radial, self.order)
 
