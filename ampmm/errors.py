@@ -3,6 +3,17 @@
 Every message names the argument, what was expected, what came, and what to do.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
+    """The message about a name that is none of those `known`, with the one that was probably meant."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"unknown {what} {name!r}{hint} Known: {', '.join(names)}"
+
 
 class InputError(ValueError):
     """An argument has the wrong value, shape or unit."""

@@ -14,3 +14,9 @@ def spin_briefly() -> None:
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = _SPINS
+
+
+def use_threads(count: int) -> None:
+    """Let torch and OpenMM's CPU platform use `count` threads each. Has to be called before either is imported."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS"):
+        os.environ[name] = str(count)

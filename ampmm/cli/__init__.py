@@ -1,6 +1,7 @@
 """The command line: `ampmm COMMAND`; one file a command, imported only when it runs."""
 
 import importlib
+import warnings
 
 import click
 
@@ -31,7 +32,8 @@ def main() -> None:
     """Run the command line; ampmm's own errors and those of files end it with their message and exit code 1."""
     from ampmm import errors
 
-    own_errors = tuple(value for value in vars(errors).values() if isinstance(value, type))
+    own_errors = tuple(value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception))
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the line that gave it
     try:
         group(standalone_mode=True)
     except (*own_errors, OSError) as error:  # a full disk, a folder that cannot be written

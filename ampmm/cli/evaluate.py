@@ -75,6 +75,8 @@ def command(
         raise InputError("--log: the learning curve is drawn into a folder; give --output too")
     if output is not None:
         pyplot()
+        if output.exists() and any(output.iterdir()):
+            raise InputError(f"--output: {output} holds files, which are never overwritten; give another folder")
     loaded = load_model(model, choose_device(device))
     frames = read_frames(data)
     check_comparable(loaded.card, frames, str(data))

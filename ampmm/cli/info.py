@@ -57,7 +57,7 @@ def card_text(card: "Card", file: str) -> str:
 
     model = {
         "file": file,
-        "architecture": card.variant,
+        "variant": card.variant,
         "parameters": card.training.get("parameters"),
         "QM region": f"{formula(card.composition)}, in this order: {' '.join(symbols(card.composition))}"
         if card.composition

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ampmm.errors import InputError
-from ampmm.threads import spin_briefly
+from ampmm.threads import spin_briefly, use_threads
 
 PLATFORMS = ("auto", "CPU", "CUDA", "OpenCL", "HIP", "Reference")
 
@@ -47,8 +47,9 @@ PLATFORMS = ("auto", "CPU", "CUDA", "OpenCL", "HIP", "Reference")
 @click.option("--seed", type=int, help="Of velocities, thermostat and barostat.  [default: 1]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/SYSTEM-FORM]")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder, with the settings stored there.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of OpenMM and torch.  [default: all cores]")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
-def command(system: str | None, resume: bool, progress: bool, **options: Any) -> None:
+def command(system: str | None, resume: bool, threads: int | None, progress: bool, **options: Any) -> None:
     """Run ML/MM molecular dynamics.
 
     SYSTEM is a folder name under systems/ (such as uracil) or a path to a folder with a system.yaml; CONFIG is a YAML
@@ -75,6 +76,8 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
       ampmm simulate peptide.pdb --preset tip3p --model amp_bms.pt
       ampmm simulate run.yaml
     """
+    if threads is not None:
+        use_threads(threads)
     spin_briefly()
     from ampmm.simulation.runner import resume as resume_run
     from ampmm.simulation.runner import start
@@ -85,13 +88,13 @@ def command(system: str | None, resume: bool, progress: bool, **options: Any) ->
         result = resume_run(folder, steps, progress=progress, model_file=given.get("model", ""))
     else:
         config = _config(system, given)
+        result = start(config, progress=progress)
         if config.steps < config.report_interval:
             click.echo(
                 f"note: {config.steps} steps are fewer than --report-interval {config.report_interval}: "
-                "trajectory and tables stay empty",
+                "trajectory and tables are empty",
                 err=True,
             )
-        result = start(config, progress=progress)
     state = "interrupted" if result.interrupted else "done"
     click.echo(f"{state}: {result.step} steps, {result.ns_per_day:.3f} ns/day")
     click.echo(f"trajectory: {result.trajectory} (topology: {result.folder / 'initial.pdb'})")

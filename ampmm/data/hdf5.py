@@ -58,6 +58,8 @@ class FrameWriter:
             raise
         self._file.swmr_mode = True
         self._count = int(self._file["n_frames"][()])
+        columns = [self._file[name][: self._count].tolist() for name in ("trajectory", "source_index")]
+        self._names = set(zip(*columns, strict=True))  # of the frames in the file
 
     def _opened(self, exists: bool) -> h5py.File:
         if not exists:
@@ -76,7 +78,7 @@ class FrameWriter:
         """Add frames; after return they are in the file whole, and after an exception none of them is.
 
         Raises:
-            InputError: a frame lacks a field or has a wrong shape.
+            InputError: a frame lacks a field, has a wrong shape, or is there already (its trajectory and source_index).
             DataFileError: the disk is full or the file cannot be written; frames of earlier calls stay readable.
         """
         if not records:
@@ -85,6 +87,13 @@ class FrameWriter:
             raise DataFileError(f"{self._path}: expected an open file, got a closed one; open a new FrameWriter")
         for record in records:
             self._check(record)
+        names = [(int(record.trajectory), int(record.source_index)) for record in records]
+        for place, name in enumerate(names):
+            if name in self._names or name in names[:place]:
+                raise InputError(
+                    f"record: expected a frame that is not in {self._path.name} yet, got source_index {name[1]} of trajectory "
+                    f"{name[0]} a second time; number trajectories and their frames anew, or leave it out"
+                )
         try:
             self._write(records)
         except (OSError, RuntimeError) as error:  # h5py raises either, depending on where HDF5 noticed
@@ -141,6 +150,7 @@ class FrameWriter:
         committed[()] = self._count + len(records)
         committed.flush()
         self._count += len(records)
+        self._names.update((int(record.trajectory), int(record.source_index)) for record in records)
 
     def _abandoned(self, error: Exception) -> DataFileError:
         self._abandon()

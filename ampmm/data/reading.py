@@ -69,7 +69,11 @@ def open_frames(path: str | Path) -> h5py.File:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataFileError(f"{path}: expected an HDF5 file of ampmm frames, found no file; check the path")
+        found = "a folder" if path.is_dir() else "nothing"
+        raise DataFileError(
+            f"{path}: expected an HDF5 file of ampmm frames, found {found} there (from {Path.cwd()}); check the path, for a "
+            "training's file its `data` or --data"
+        )
     try:
         # Reading beside a writer retries for ever where the file is cut short, so only where there is, or was, a writer.
         return h5py.File(path, "r", libver="latest", swmr=_has_writer(path))

@@ -2,8 +2,8 @@
 
 from ampmm.embedding.backends import BACKENDS, Backend, get_backend
 from ampmm.embedding.bounds import Bounds, bounds_from_card
-from ampmm.embedding.mixed_system import add_force, bonds_within, create_mixed_system
-from ampmm.embedding.mm_forces import Stripped, strip_qm_terms
+from ampmm.embedding.mixed_system import add_force, bonds_within, create_mixed_system, warn_of_charge
+from ampmm.embedding.mm_forces import Stripped, read_charges, strip_qm_terms
 from ampmm.embedding.presets import PRESETS, Preset, create_preset_system, get_preset
 from ampmm.embedding.regions import select_qm_atoms
 from ampmm.embedding.serialization import deserialize_system, serialize_system
@@ -29,8 +29,10 @@ __all__ = [
     "get_backend",
     "get_preset",
     "load_structure",
+    "read_charges",
     "select_qm_atoms",
     "serialize_system",
     "strip_qm_terms",
     "use_shifted_reaction_field",
+    "warn_of_charge",
 ]

@@ -162,6 +162,13 @@ def _refuse_second_model(system: openmm.System, kept: Collection[str]) -> None:
 
 def _selected(topology: Topology, system: openmm.System, qm_atoms: str | Sequence[int] | np.ndarray) -> np.ndarray:
     check_system_matches(topology, system)
+    if topology.getPeriodicBoxVectors() is not None and not system.usesPeriodicBoundaryConditions():
+        warnings.warn(
+            "system: the Topology has a periodic box and the System has no periodic boundaries: this is a droplet in vacuum; "
+            "for the box, make the System with nonbondedMethod=PME (OpenMM's default is NoCutoff), for a droplet, call "
+            "topology.setPeriodicBoxVectors(None)",
+            stacklevel=3,
+        )
     return select_qm_atoms(topology, qm_atoms)
 
 
@@ -207,7 +214,7 @@ def _model_force(
 ) -> openmm.Force:
     numbers = model.check_numbers(numbers)
     if options.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"dtype: expected torch.float32 or torch.float64, got {options.dtype}")
+        raise InputError(f"dtype: expected torch.float32 or torch.float64, got {options.dtype!r}")
     if not isinstance(options.skin, (int, float)) or not options.skin > 0.0:
         raise InputError(f"skin: expected a positive length in Å, got {options.skin!r}")
     periodic = system.usesPeriodicBoundaryConditions()
@@ -286,13 +293,19 @@ def _net_charge(evaluator: Evaluator, asked: int | None, classical: float | None
         raise InputError(
             "qm_charge: expected the net charge of the QM region in e, got None; the System's own QM charges are zero already"
         )
-    if classical is not None and abs(classical - charge) > CHARGE_TOLERANCE:
+    if classical is not None:
+        warn_of_charge(charge, classical, stacklevel=5)
+    return charge
+
+
+def warn_of_charge(charge: int, classical: float, stacklevel: int = 2) -> None:
+    """Warn where the QM region's net charge is not what its classical charges (e) add up to."""
+    if abs(classical - charge) > CHARGE_TOLERANCE:
         warnings.warn(
             f"qm_charge: the QM region is given {charge:+d} e, its classical charges add up to {classical:+.2f} e; is this the "
-            "molecule, in the same protonation state, that the model is for?",
-            stacklevel=4,
+            "molecule, in the same protonation state, that is meant?",
+            stacklevel=stacklevel,
         )
-    return charge
 
 
 def _electrostatics(system: openmm.System, model: LoadedModel, options: ForceOptions) -> tuple[str, float | None]:

@@ -31,7 +31,7 @@ from ampmm.embedding.nonbonded import (
     strip_custom_nonbonded,
     strip_nonbonded,
 )
-from ampmm.embedding.regions import check_system_matches
+from ampmm.embedding.regions import check_system_matches, select_qm_atoms
 from ampmm.embedding.serialization import copy_force, force_kind
 from ampmm.errors import EmbeddingError, InputError
 
@@ -68,7 +68,7 @@ class Stripped(NamedTuple):
 
 def strip_qm_terms(
     system: openmm.System,
-    qm_indices: Sequence[int] | np.ndarray,
+    qm_atoms: str | Sequence[int] | np.ndarray,
     topology: Topology | None = None,
     keep: Iterable[str] = (),
 ) -> Stripped:
@@ -76,7 +76,7 @@ def strip_qm_terms(
 
     Args:
         system: the classical System; it is not changed.
-        qm_indices: (N,) particle indices of the QM atoms.
+        qm_atoms: (N,) particle indices of the QM atoms; with a topology, a residue name or an MDTraj selection, too.
         topology: names the atoms in messages and is searched for bonds that cross the boundary.
         keep: names (`Force.getName()`) of forces to leave as they are: restraints that a user wrote as a bonded
             class, or forces of a class that ampmm does not know.
@@ -86,7 +86,7 @@ def strip_qm_terms(
             cannot be split into QM and MM parts.
         InputError: indices out of range, or `keep` names no force.
     """
-    qm = _checked_indices(system, qm_indices, topology)
+    qm = _checked_indices(system, qm_atoms, topology)
     kept = _checked_keep(system, keep)
     refuse_boundary(system, qm, topology, kept)
     refuse_virtual_sites(system, qm, topology)
@@ -199,12 +199,20 @@ def _without_forces(system: openmm.System, qm: set[int]) -> openmm.System:
     return new
 
 
-def _checked_indices(system: openmm.System, qm_indices: Sequence[int], topology: Topology | None) -> set[int]:
-    qm = {int(i) for i in qm_indices}
-    n_particles = system.getNumParticles()
-    if not qm or len(qm) != len(qm_indices) or min(qm) < 0 or max(qm) >= n_particles or len(qm) == n_particles:
+def _checked_indices(system: openmm.System, qm_atoms: str | Sequence[int] | np.ndarray, topology: Topology | None) -> set[int]:
+    if not isinstance(system, openmm.System):
         raise InputError(
-            f"qm_indices: expected some, not all, of 0 to {n_particles - 1}, each once, got {len(qm_indices)} indices "
+            f"system: expected an OpenMM System, got {type(system).__name__}; the QM atoms and the topology follow"
+        )
+    if isinstance(qm_atoms, str):
+        if topology is None:
+            raise InputError(f"qm_atoms: expected particle indices where no topology is given, got {qm_atoms!r}; give both")
+        qm_atoms = select_qm_atoms(topology, qm_atoms)
+    qm = {int(i) for i in qm_atoms}
+    n_particles = system.getNumParticles()
+    if not qm or len(qm) != len(qm_atoms) or min(qm) < 0 or max(qm) >= n_particles or len(qm) == n_particles:
+        raise InputError(
+            f"qm_atoms: expected some, not all, of 0 to {n_particles - 1}, each once, got {len(qm_atoms)} indices "
             f"from {min(qm, default=None)} to {max(qm, default=None)}, {len(qm)} of them different; "
             "use ampmm.embedding.select_qm_atoms"
         )

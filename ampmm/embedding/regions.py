@@ -1,5 +1,6 @@
 """Which atoms are the QM region: indices, a residue name, or an MDTraj selection."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,9 +95,15 @@ def _from_selection(topology: Topology, selection: str) -> np.ndarray:
     except Exception as error:  # MDTraj raises whatever its parser and its eval raise
         raise InputError(
             f"qm_atoms: {selection!r} is neither a residue name nor a selection MDTraj can read "
-            f"({type(error).__name__}); {_residue_names(topology)}"
+            f"({_reason(error)}); {_residue_names(topology)}"
         ) from error
     return np.asarray(chosen, dtype=np.int64)
+
+
+def _reason(error: Exception) -> str:
+    """What MDTraj stumbled over, without the whole grammar that it expected there."""
+    found = re.search(r"found .*?\(at char \d+\)", str(error))
+    return found.group() if found else type(error).__name__
 
 
 def _check(topology: Topology, indices: np.ndarray, asked: object) -> None:

@@ -19,6 +19,7 @@ _AMBER: Final = (".prmtop", ".parm7", ".top7")
 _GROMACS: Final = (".top",)
 _CHARMM: Final = (".psf",)
 _PDB: Final = (".pdb", ".cif", ".pdbx")
+_PERIODIC: Final = (app.PME, app.LJPME, app.Ewald, app.CutoffPeriodic)
 
 
 class LoadedStructure(NamedTuple):
@@ -100,7 +101,12 @@ def _from_parmed(
     vectors = structure.box_vectors
 
     def create(**options: object) -> openmm.System:
-        with _naming("topology_file", topology):  # ParmEd says what is missing, a box for PME, say
+        if vectors is None and options.get("nonbondedMethod") in _PERIODIC:
+            raise InputError(
+                f"coordinates_file: expected one with a periodic box, got {coordinates} without; give a file with a box, or "
+                "make a droplet's System with nonbondedMethod=NoCutoff"
+            )
+        with _naming("topology_file", topology):  # ParmEd says what is missing
             return create_system(**options)
 
     return LoadedStructure(_with_box(structure.topology, vectors), _in_nm(positions * 0.1), _reduced(vectors), create)

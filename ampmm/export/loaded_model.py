@@ -70,7 +70,7 @@ class LoadedModel:
         """
         self.check_base()
         if dtype not in (torch.float32, torch.float64):
-            raise InputError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+            raise InputError(f"dtype: expected torch.float32 or torch.float64, got {dtype!r}")
         numbers = self.check_numbers(numbers)
         charge = self.check_charge(qm_charge)
         qm = _array("positions_qm", positions_qm, (len(numbers), 3))

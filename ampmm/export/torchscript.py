@@ -132,6 +132,8 @@ def _resolve(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     known = ", ".join(models()) or "none"
+    if (path / "model.pt").is_file():
+        raise ModelFileError(f"model: expected a .pt file, got the folder {text}; give the {path / 'model.pt'} in it")
     if path.suffix == ".pt" or os.sep in text:
         raise ModelFileError(f"model: there is no file {text}; give a .pt file or a shipped model ({known})")
     raise ModelFileError(f"model: unknown name {text!r}; the shipped models are: {known}; or give the path of a .pt file")

@@ -1,5 +1,6 @@
 """The published AMP-BMS weights as a model: every key of the state dict mapped, or named as what it is not needed for."""
 
+import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -40,11 +41,22 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ModelFileError(f"{path}: there is no such file; give the published state dict") from None
     except Exception as error:
+        if _is_torchscript(path):
+            raise ModelFileError(
+                f"{path}: expected the published state dict, got a TorchScript archive; is it a .pt file of ampmm already?"
+            ) from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelFileError(f"{path}: no PyTorch state dict, or a damaged one ({reason})") from None
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelFileError(f"{path}: expected a PyTorch state dict (tensors by name), got {type(state).__name__}")
     return dict(state)
+
+
+def _is_torchscript(path: str | Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def import_weights(path: str | Path, hyperparameters: Mapping[str, Any] | None = None) -> ImportedWeights:

@@ -80,9 +80,7 @@ class AMPLayer(MessageLayer):
         """M_i^k = Σ_j c_ij^k R_ij^k (Eqs. 3 and 4), packed: (N, (K+1)²)."""
         nodes = self.with_norms(state.hidden, state.multipoles)
         scale = self.scale * edges.envelope
-        return self.coefficients(
-            nodes, edges.radial, state.anisotropic, edges.centers, edges.neighbors, scale, edges.tensors
-        )
+        return self.coefficients(nodes, edges.radial, state.anisotropic, edges.centers, edges.neighbors, scale, edges.tensors)
 
     def interact(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:
         """New edge features (Eq. 7) and the messages they carry."""

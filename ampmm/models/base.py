@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.elements import symbol
-from ampmm.errors import InputError
+from ampmm.errors import InputError, unknown_name
 from ampmm.types import Energies, Frame, PointCharges
 
 
@@ -24,7 +24,7 @@ class Hyperparameters:
         known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise InputError(f"hyperparameters: unknown name(s) {', '.join(unknown)}; {cls.__name__} has {', '.join(known)}")
+            raise InputError(f"hyperparameters: {unknown_name(f'name of {cls.__name__}', unknown[0], known)}")
         missing = [name for name, f in known.items() if name not in values and f.default is MISSING]
         if missing:
             raise InputError(f"hyperparameters: {cls.__name__} needs {', '.join(missing)}")

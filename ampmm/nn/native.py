@@ -146,13 +146,15 @@ class NativePairGeometry(nn.Module):
         self.envelope_exponent = twin.radial.envelope_exponent
         self.n_radial = twin.radial.frequencies.shape[0]
         self.order = twin.order
-        # Single precision cannot tell them from nπ; where double precision can, the twin uses them as they are.
+        # The operator's are nπ. Others, or double precision, which tells those of single precision from nπ, are the twin's.
         own = twin.radial.frequencies.double()
-        self.exact = torch.equal(own, math.pi * torch.arange(1, self.n_radial + 1).to(own))
+        multiples = math.pi * torch.arange(1, self.n_radial + 1).to(own)
+        self.rounded, self.exact = torch.allclose(own, multiples, rtol=1e-6, atol=0.0), torch.equal(own, multiples)
 
     def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """As the twin."""
-        if vectors.device.type != "cpu" or (vectors.dtype == torch.float64 and not self.exact):
+        known = self.rounded if vectors.dtype == torch.float32 else self.exact
+        if vectors.device.type != "cpu" or not known:
             return self.twin(vectors)
         return torch.ops.ampmm.pair_geometry(vectors, self.cutoff, self.envelope_exponent, self.n_radial, self.order)
 

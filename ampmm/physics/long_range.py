@@ -61,9 +61,7 @@ class NativeLongRangeEnergies(nn.Module):
         """As the twin."""
         if vectors.device.type != "cpu" or self.training:
             return self.twin(vectors, charges, sqrt_c6, sqrt_r4r2, centers, neighbors)
-        return torch.ops.ampmm.long_range_energies(
-            vectors, charges, sqrt_c6, sqrt_r4r2, centers, neighbors, self.parameters_
-        )
+        return torch.ops.ampmm.long_range_energies(vectors, charges, sqrt_c6, sqrt_r4r2, centers, neighbors, self.parameters_)
 
 
 native.register(LongRangeEnergies, NativeLongRangeEnergies)

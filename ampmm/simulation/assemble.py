@@ -19,11 +19,12 @@ from ampmm.embedding import (
     load_structure,
     select_qm_atoms,
     use_shifted_reaction_field,
+    warn_of_charge,
 )
 from ampmm.errors import InputError
 from ampmm.export import LoadedModel, load_model, models
 from ampmm.simulation.config import CLASSICAL, SimulationConfig
-from ampmm.simulation.droplet import add_droplet_restraints
+from ampmm.simulation.droplet import add_droplet_restraints, check_wall
 from ampmm.simulation.restraints import add_restraints, check_atoms
 from ampmm.simulation.structure_source import check_water, is_structure_file, read_structure
 from ampmm.simulation.system_files import SystemFiles, read_system
@@ -100,14 +101,15 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     if preset is not None:
         implementation = "auto" if config.platform in ("auto", "CPU") else "openmm"
         use_shifted_reaction_field(system, preset.cutoff, implementation, config.backend)
+    positions = np.asarray(structure.positions.value_in_unit(unit.nanometer))
     if files.droplet is not None:
+        check_wall(files.droplet.wall_radius, topology, indices, positions)
         add_droplet_restraints(system, topology, indices, *files.droplet)
     add_restraints(system, files.restraints)
     if config.ensemble == "NPT":
         barostat = openmm.MonteCarloBarostat(config.pressure * unit.bar, config.temperature * unit.kelvin)
         barostat.setRandomNumberSeed(_seed(config, 1))
         system.addForce(barostat)
-    positions = np.asarray(structure.positions.value_in_unit(unit.nanometer))
     restraints = tuple(each.describe(topology) for each in files.restraints)
     return Assembled(topology, system, positions, region, restraints, files.digest)
 
@@ -125,7 +127,8 @@ def named_model(name: str, system: str) -> Any:
         shipped = ", ".join(models()) or "none"
         raise InputError(
             f"model: expected a .pt file, a shipped model's name ({shipped}) or 'classical', got nothing, and no model ships "
-            f"for {system}; give --model. Train one with `ampmm train`, or look at the force field alone with 'classical'"
+            f"for {system}; give --model. AMP-BMS (docs/amp_bms.md) with --preset is for peptides and other organic molecules, "
+            "`ampmm train` makes a model of your own, 'classical' is the force field alone"
         )
     return load_model(name)
 
@@ -171,6 +174,8 @@ def _region(
     qm_charge = None if config.qm_atoms else files.qm_charge  # the system's is that of its own region
     if qm_charge is None:
         qm_charge = round(float(charges[indices].sum()))
+    if model is None:  # else it is compared where the model's force is made
+        warn_of_charge(qm_charge, float(charges[indices].sum()))
     options: dict[str, Any] = {"coulomb_cutoff": get_preset(config.preset).cutoff} if config.preset else {}
     if isinstance(model, LoadedModel):  # other evaluators have a precision of their own
         options["dtype"] = _dtype(config)

@@ -1,7 +1,6 @@
 """The settings of `ampmm simulate`: a frozen dataclass, read from YAML, that rejects names it does not know."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import Any, Final
 
 import yaml
 
-from ampmm.errors import InputError
+from ampmm.errors import InputError, unknown_name
 from ampmm.simulation.system_files import SYSTEM_FILE
 
 FORMS: Final = ("box", "droplet")
 ENSEMBLES: Final = ("NVT", "NPT", "NVE")
 PRECISIONS: Final = ("float32", "float64")
 CLASSICAL: Final = "classical"
+SHORTEST_STEP: Final = 0.01  # fs
 TOPOLOGY_SUFFIXES: Final = (".prmtop", ".parm7", ".top")
 STRUCTURE_SUFFIXES: Final = (".pdb", ".cif", ".pdbx", *TOPOLOGY_SUFFIXES)
 
@@ -74,6 +74,7 @@ class SimulationConfig:
                      "padding"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
+        check_timestep(self.timestep)
         for name in ("minimize", "distance_slack", "force_slack"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)!r}")
@@ -90,6 +91,13 @@ class SimulationConfig:
             )
         if self.preset and self.form == "droplet":
             raise InputError(f"form: expected box for the preset {self.preset!r}, got droplet; it is a periodic set-up")
+        if self.pressure != SimulationConfig.pressure and self.ensemble != "NPT":
+            raise InputError(f"pressure: expected it with the ensemble NPT alone, got {self.pressure:g} with {self.ensemble}")
+        if self.padding != SimulationConfig.padding and Path(self.system).suffix.lower() not in STRUCTURE_SUFFIXES:
+            raise InputError(
+                f"padding: expected it with a PDB or mmCIF file to solvate, got {self.padding:g} Å with {self.system}, which "
+                "has its water; leave it out"
+            )
         if self.ensemble == "NPT" and self.form == "droplet":
             raise InputError("ensemble: expected NVT or NVE for a droplet, got NPT; a droplet has no box to scale")
         fitting = ("auto", "bare") if self.form == "droplet" else ("auto", "reaction-field")
@@ -107,6 +115,12 @@ class SimulationConfig:
         system = Path(self.system)
         name = system.stem if system.suffix.lower() in STRUCTURE_SUFFIXES else system.name
         return Path(self.output) if self.output else Path("runs") / f"{name}-{self.form}"
+
+
+def check_timestep(timestep: float) -> None:
+    """Raise `InputError` for a time step (fs) that must be in another unit."""
+    if timestep < SHORTEST_STEP:
+        raise InputError(f"timestep: expected fs, {SHORTEST_STEP} at least, got {timestep:g}; is this in ps?")
 
 
 def steps_of_time(time_ps: float, timestep_fs: float) -> int:
@@ -135,9 +149,8 @@ def config_from(settings: Mapping[str, Any], source: str = "settings") -> Simula
     values: dict[str, Any] = {}
     for name, value in settings.items():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise InputError(f"{source}: unknown setting {name!r}{hint} Known: {', '.join(known)}")
+            told = [each for each in known if not each.endswith("_digest")]  # those are the program's own
+            raise InputError(f"{source}: {unknown_name('setting', name, told)}")
         values[name] = _typed(name, value, float if name == "time" else fields[name].type, source)
     if "time" in values:
         if "steps" in values:

@@ -1,11 +1,13 @@
 """What may drive the QM region while frames are sampled, by name."""
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from ampmm.embedding import bonds_within, strip_qm_terms
-from ampmm.export import Evaluator, load_model
+from ampmm.errors import InputError
+from ampmm.export import Evaluator, load_model, models
 from ampmm.reference import LABELLERS, GFNFFDriver, get_labeller
 from ampmm.simulation.assemble import model_digest
 from ampmm.simulation.sampler import Droplet
@@ -27,9 +29,10 @@ def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Eva
         The evaluator (None: the droplet's own classical force field) and its name.
 
     Raises:
-        InputError: GFN-FF finds other bonds than the topology's, or a Δ-model, which is no energy by itself.
+        InputError: neither a driver's name nor a model; GFN-FF finds other bonds than the topology's; a model of other atoms,
+            or a Δ-model, which is no energy by itself.
         BackendError: the engine is not installed.
-        ModelFileError: neither a driver's name nor a model.
+        ModelFileError: the file is no model.
     """
     kind = name.lower()
     if kind == CLASSICAL:
@@ -40,8 +43,13 @@ def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Eva
         return get_labeller(kind, accuracy=accuracy, warm_start=True), f"GFN2-xTB, accuracy {accuracy:g}"
     if kind in LABELLERS:
         return get_labeller(kind), kind
+    if name not in models() and not Path(name).exists():
+        known = ", ".join([*LABELLERS, GFN_FF, CLASSICAL, *models()])
+        raise InputError(f"driver: expected one of {known}, or a .pt file, got {name!r}")
     model = load_model(name)
     model.check_base()
+    atoms = list(droplet.topology.atoms())
+    model.check_numbers([atoms[index].element.atomic_number for index in droplet.qm_indices])
     # Every run of `ampmm train` ends in a model.pt: the name alone would not tell them apart.
     return model, f"model {model.path.name}, {model_digest(model)}"
 

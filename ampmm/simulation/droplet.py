@@ -6,6 +6,7 @@ Both forces are written once, here, so that the sampler's frames and the simulat
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
 import openmm
 from openmm import app
 
@@ -31,6 +32,16 @@ def wall_atoms(topology: app.Topology, qm_indices: Sequence[int]) -> tuple[int, 
         for atom in topology.atoms()
         if atom.index not in qm and atom.element is not None and atom.element.atomic_number > 1
     )
+
+
+def check_wall(radius_nm: float, topology: app.Topology, qm_indices: Sequence[int], positions_nm: np.ndarray) -> None:
+    """Refuse a wall that is far outside of the droplet, or deep in it; positions (n_atoms, 3) nm, around the origin."""
+    held = list(wall_atoms(topology, qm_indices))
+    farthest = float(np.linalg.norm(np.asarray(positions_nm)[held], axis=1).max()) if held else radius_nm
+    if not 0.5 * farthest <= radius_nm <= 3.0 * farthest:
+        raise InputError(
+            f"wall_radius: expected nm, about the {farthest:.2f} nm of the outermost MM atom, got {radius_nm:g}; is this in Å?"
+        )
 
 
 def add_droplet_restraints(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from openmm import app, unit
 
-from ampmm.embedding import load_structure, select_qm_atoms
+from ampmm.embedding import load_structure, read_charges, select_qm_atoms, warn_of_charge
+from ampmm.simulation.droplet import check_wall
 from ampmm.simulation.restraints import Restraint, check_atoms
 from ampmm.simulation.sampler import Droplet
 from ampmm.simulation.system_files import read_system
@@ -27,12 +28,17 @@ def load_droplet(system: str | Path, restraints: Sequence[Restraint] = ()) -> Dr
     replaced = {frozenset(each.atoms) for each in restraints}
     restraints = (*(each for each in files.restraints if frozenset(each.atoms) not in replaced), *restraints)
     check_atoms(restraints, structure.topology.getNumAtoms())
+    system = structure.create_system(nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=True, removeCMMotion=False)
+    qm = select_qm_atoms(structure.topology, files.qm_atoms)
+    warn_of_charge(files.qm_charge, float(read_charges(system, set(qm.tolist()))[qm].sum()), stacklevel=3)
+    positions = structure.positions.value_in_unit(unit.nanometer)
+    check_wall(files.droplet.wall_radius, structure.topology, qm, positions)
     return Droplet(
         name=files.name,
         topology=structure.topology,
-        system=structure.create_system(nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=True, removeCMMotion=False),
-        positions=structure.positions.value_in_unit(unit.nanometer),
-        qm_indices=select_qm_atoms(structure.topology, files.qm_atoms),
+        system=system,
+        positions=positions,
+        qm_indices=qm,
         qm_charge=files.qm_charge,
         wall_radius=files.droplet.wall_radius,
         wall_force_constant=files.droplet.wall_force_constant,

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 import openmm
 from openmm import app
 
-from ampmm.errors import InputError
+from ampmm.errors import InputError, unknown_name
 
 RESTRAINTS_NAME: Final = "DistanceRestraints"
+LONGEST: Final = 3.0  # nm; a distance beyond it was given in Å
 
 
 class Restraint(NamedTuple):
@@ -71,6 +72,9 @@ def restraint(atoms: Sequence[Any], lower: Any, upper: Any, force_constant: Any,
         raise InputError(f"{where}: force_constant: expected a positive number of kJ/mol/nm², got {force_constant!r}")
     if not upper > 0 or not lower <= upper or lower == float("inf"):
         raise InputError(f"{where}: expected 0 ≤ lower ≤ upper, nm, with upper above 0, got lower {lower} and upper {upper}")
+    longest = max(lower, upper if upper < float("inf") else 0.0)
+    if longest > LONGEST:
+        raise InputError(f"{where}: expected a distance in nm, {LONGEST:g} at most, got {longest:g}; is this in Å?")
     return Restraint((atoms[0], atoms[1]), float(lower), float(upper), float(force_constant))
 
 
@@ -93,9 +97,10 @@ def read_restraints(content: Any, where: str) -> tuple[Restraint, ...]:
 
 def _read(entry: Any, where: str) -> Restraint:
     known = {"distance", "lower", "upper", "force_constant"}
-    if not isinstance(entry, dict) or set(entry) - known:
-        unknown = f"unknown: {', '.join(map(str, sorted(set(entry) - known)))}" if isinstance(entry, dict) else repr(entry)
-        raise InputError(f"{where}: expected names among {', '.join(sorted(known))}, got {unknown}")
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: expected names among {', '.join(sorted(known))}, got {entry!r}")
+    for name in set(entry) - known:
+        raise InputError(f"{where}: {unknown_name('entry', name, sorted(known))}")
     if "distance" not in entry or "force_constant" not in entry or not {"lower", "upper"} & set(entry):
         raise InputError(f"{where}: expected distance, force_constant, and upper or lower, got {', '.join(entry) or 'nothing'}")
     if not isinstance(entry["distance"], list):

@@ -19,6 +19,7 @@ from ampmm.data import Record
 from ampmm.embedding import strip_qm_terms
 from ampmm.errors import InputError, SimulationStopped
 from ampmm.export import Evaluator
+from ampmm.simulation.config import check_timestep
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.minimization import minimize_around
 from ampmm.simulation.restraints import Restraint, add_restraints
@@ -57,6 +58,7 @@ class SamplingSettings:
         for name in ("temperature", "time", "interval", "timestep", "friction", "hydrogen_mass", "mm_region", "flush"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
+        check_timestep(self.timestep)
         # OpenMM takes 0 for "choose one yourself", which no second run repeats; above 2³¹−1 it fails without a message.
         if not 1 <= self.seed < 2**31:
             raise InputError(f"seed: expected 1 to {2**31 - 1}, got {self.seed}")

@@ -1,13 +1,12 @@
 """System folders: what `systems/<name>/system.yaml` says and where the folder is."""
 
-import difflib
 import hashlib
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
 
-from ampmm.errors import InputError
+from ampmm.errors import InputError, unknown_name
 from ampmm.simulation.restraints import Restraint, read_restraints
 
 SYSTEM_FILE: Final = "system.yaml"
@@ -117,9 +116,7 @@ def read_system(system: str, form: str) -> SystemFiles:
 def _check_names(content: dict, known: tuple[str, ...], path: Path, where: str = "") -> None:
     for name in content:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise InputError(f"{path}: {where}unknown entry {name!r}{hint} Known: {', '.join(known)}")
+            raise InputError(f"{path}: {where}{unknown_name('entry', name, known)}")
 
 
 def _entry(content: dict, name: str, path: Path, where: str = "") -> Any:

@@ -71,7 +71,10 @@ def load_checkpoint(path: Path, config: dict[str, Any], fingerprint: str, system
     differing = [name for name in config if name not in _MAY_MOVE and stored.get(name) != config[name]]
     if differing:
         details = "; ".join(f"{name}: {stored.get(name)!r} in the checkpoint, {config[name]!r} now" for name in differing)
-        raise InputError(f"checkpoint: {path} belongs to a run with another configuration: {details}")
+        raise InputError(
+            f"checkpoint: {path} belongs to a run with another configuration: {details}; a run keeps its settings, its length "
+            f"too: go on in another folder with --start-from {path.parent}"
+        )
     return state
 
 

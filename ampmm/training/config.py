@@ -7,7 +7,7 @@ from typing import Any, Self
 import yaml
 
 from ampmm.data.splits import SCHEMES
-from ampmm.errors import InputError
+from ampmm.errors import InputError, unknown_name
 
 _NUMBER = (int, float)
 _EXPECTED = {int: int, float: _NUMBER, str: str, list[str]: list, dict[str, Any]: dict}
@@ -105,27 +105,30 @@ class TrainingConfig:
                 raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from a mapping; unknown or missing names raise `InputError`."""
+    def from_dict(cls, values: dict[str, Any], source: str = "training configuration") -> Self:
+        """Build from a mapping; unknown or missing names raise `InputError`, whose message begins with `source`."""
         known = [each.name for each in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InputError(f"training configuration: unknown name(s) {', '.join(unknown)}; known are {', '.join(known)}")
+        for name in set(values) - set(known):
+            raise InputError(f"{source}: {unknown_name('name', name, known)}")
         missing = [name for name in ("data", "name") if name not in values]
         if missing:
-            raise InputError(f"training configuration: {' and '.join(missing)} must be given")
+            raise InputError(f"{source}: {' and '.join(missing)} must be given")
         return cls(**values)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
         """Read a YAML file."""
+        if not Path(path).is_file():
+            raise InputError(
+                f"training configuration: expected a YAML file (as systems/uracil/train.yaml is), found none at {path}"
+            )
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"training configuration {path}: cannot be read as YAML: {error}") from None
         if not isinstance(values, dict):
             raise InputError(f"training configuration {path}: expected names and values, got {type(values).__name__}")
-        return cls.from_dict(values)
+        return cls.from_dict(values, f"training configuration {path}")
 
     def to_dict(self) -> dict[str, Any]:
         """The values as YAML and JSON can hold them."""

@@ -220,7 +220,7 @@ def test_a_killed_writer_leaves_whole_frames_and_can_be_continued(tmp_path):
 
 
 def test_files_that_are_none_are_named(tmp_path):
-    with pytest.raises(DataFileError, match="found no file"):
+    with pytest.raises(DataFileError, match="found nothing there"):
         read_frames(tmp_path / "missing.h5")
     text = tmp_path / "text.h5"
     text.write_text("not HDF5")
@@ -379,3 +379,16 @@ def test_trajectories_that_come_later_are_added_to_the_account(tmp_path):
         FrameWriter(path, header, NUMBERS, append=path.exists()).close()
     assert read_header(path).sampling == {"trajectories": [{"seed": 1}, {"seed": 2}]}
     assert read_header(path).trajectories() == [{"seed": 1}, {"seed": 2}]
+
+
+def test_a_frame_is_stored_once(tmp_path):
+    with FrameWriter(tmp_path / "a.h5", HEADER, NUMBERS) as writer:
+        writer.append(record(0), record(1))
+        with pytest.raises(InputError, match="source_index 2 of trajectory 7 a second time"):
+            writer.append(record(2), record(2))
+        assert writer.n_frames == 2
+    with FrameWriter(tmp_path / "a.h5", HEADER, NUMBERS, append=True) as writer:
+        with pytest.raises(InputError, match="source_index 1 of trajectory 7 a second time"):
+            writer.append(record(1))
+        writer.append(record(1, trajectory=8), record(2))
+        assert writer.n_frames == 4

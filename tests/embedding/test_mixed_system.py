@@ -388,3 +388,10 @@ def test_bad_inputs(box, droplet, model, tmp_path):
     force.setParticleParameters(10, float("nan"), 0.3, 0.1)
     with pytest.raises(EmbeddingError, match="finite charges"):
         create_mixed_system(droplet.topology, nan, "FOR", model)
+
+
+def test_a_box_without_periodic_boundaries_is_warned_of(box, droplet, model):
+    system = openmm.XmlSerializer.clone(box.system)
+    next(each for each in system.getForces() if isinstance(each, openmm.NonbondedForce)).setNonbondedMethod(0)
+    with pytest.warns(UserWarning, match="has a periodic box and the System has no periodic boundaries"):
+        create_mixed_system(box.topology, system, "FOR", model)

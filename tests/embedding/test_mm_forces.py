@@ -320,9 +320,18 @@ def test_systems_without_mm_charges_are_refused():
         strip_qm_terms(bare_system(neutral), QM)
 
 
+def test_a_residue_name_needs_the_topology(box):
+    by_name, by_index = (strip_qm_terms(box.system, qm, box.topology).system for qm in ("FOR", range(4)))
+    assert openmm.XmlSerializer.serialize(by_name) == openmm.XmlSerializer.serialize(by_index)
+    with pytest.raises(InputError, match="qm_atoms: expected particle indices where no topology is given, got 'FOR'"):
+        strip_qm_terms(box.system, "FOR")
+    with pytest.raises(InputError, match="system: expected an OpenMM System, got Topology"):
+        strip_qm_terms(box.topology, box.system, "FOR")
+
+
 @pytest.mark.parametrize("indices", [[], [0, 0], [-1], [N], range(N)])
 def test_bad_indices(indices):
-    with pytest.raises(InputError, match="qm_indices"):
+    with pytest.raises(InputError, match="qm_atoms"):
         strip_qm_terms(bare_system(), list(indices))
 
 

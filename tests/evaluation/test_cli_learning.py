@@ -10,7 +10,7 @@ from support.toy_frames import toy_frames
 
 from ampmm.cli import evaluate, export, info, train
 from ampmm.data import FrameWriter, WriterLock, read_frames
-from ampmm.errors import DataFileError, InputError
+from ampmm.errors import DataFileError, InputError, ModelFileError
 from ampmm.export import load_model
 
 
@@ -112,6 +112,11 @@ def test_evaluate_repeats_the_errors_of_the_card(toy_folder, toy_model, tmp_path
             assert stored[part][quantity] == pytest.approx(expected, rel=1e-3, abs=1e-3)
     plots = {"parity_train.png", "parity_validation.png", "parity_test.png", "learning_curve.png"}
     assert plots <= {path.name for path in (tmp_path / "report").iterdir()}
+    again = [toy_folder / "run" / "model.pt", toy_folder / "frames.h5", "-o", tmp_path / "report"]
+    with pytest.raises(InputError, match="report holds files, which are never overwritten"):
+        CliRunner().invoke(evaluate.command, list(map(str, again)), catch_exceptions=False)
+    with pytest.raises(ModelFileError, match=r"got the folder .*run; give the .*model\.pt in it"):
+        load_model(toy_folder / "run")
 
 
 def test_evaluate_takes_an_independent_file_whole(toy_folder):

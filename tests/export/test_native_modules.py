@@ -51,10 +51,13 @@ def test_files_of_amp_bms_use_them_too(tmp_path):
     assert uses_native_operators(loaded.module) and not uses_native_operators(archive)
     moved = torch.jit.load(str(path))
     with torch.no_grad():
-        moved.radial.frequencies.mul_(1.01)
+        moved.geometry.radial.frequencies.mul_(1.01)
     exchanged = with_native_operators(moved, loaded.card)
     assert uses_native_operators(exchanged)
-    torch.testing.assert_close(exchanged.radial.frequencies, moved.radial.frequencies)
+    torch.testing.assert_close(exchanged.geometry.twin.radial.frequencies, moved.geometry.radial.frequencies)
+    here = torch.tensor([[0.9, -1.2, 2.0]])
+    for own, other in zip(exchanged.geometry(here), moved.geometry(here), strict=True):
+        torch.testing.assert_close(own, other)
 
 
 def test_other_weights_are_not_taken_for_the_file(uracil):

@@ -6,7 +6,7 @@ import numpy as np
 import openmm
 import pytest
 
-from ampmm.errors import BackendError, ModelFileError
+from ampmm.errors import BackendError, InputError
 from ampmm.simulation.drivers import make_driver
 from ampmm.simulation.droplet_files import load_droplet
 from ampmm.simulation.sampling import Sampler, SamplingSettings
@@ -59,6 +59,6 @@ def test_a_model_is_named_with_a_digest_of_its_file(droplet):
     assert name == f"model uracil.pt, {digest[:8]}"
 
 
-def test_an_unknown_name_is_taken_for_a_model_and_refused(droplet):
-    with pytest.raises(ModelFileError, match="gfn-fff"):
+def test_an_unknown_name_is_refused(droplet):
+    with pytest.raises(InputError, match=r"driver: expected one of gfn2-xtb, .*got 'gfn-fff'"):
         make_driver("gfn-fff", droplet)

@@ -3,10 +3,12 @@
 import numpy as np
 import openmm
 import pytest
+import yaml
 from openmm import app
 
 from ampmm.errors import InputError
 from ampmm.simulation.droplet import add_droplet_restraints, wall_atoms
+from ampmm.simulation.droplet_files import load_droplet
 
 
 def water_and_pair():
@@ -92,3 +94,19 @@ def test_periodic_system_is_refused():
     system.addForce(force)
     with pytest.raises(InputError, match="periodic System"):
         add_droplet_restraints(system, topology, [0, 1], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [("qm_charge", 1, "given \\+1 e, its classical charges add up to"), ("wall_radius", 8.0, "got 8; is this in Å")],
+)
+def test_entries_that_do_not_fit_the_files_are_noticed(small_system, tmp_path, entry, value, message):
+    """A net charge that the force field does not have, for which labels would be another molecule's; a wall in Å."""
+    for file in small_system.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    content = yaml.safe_load((small_system / "system.yaml").read_text())
+    (content if entry in content else content["droplet"])[entry] = value
+    (tmp_path / "system.yaml").unlink()
+    (tmp_path / "system.yaml").write_text(yaml.safe_dump(content))
+    with pytest.warns(UserWarning, match=message) if entry == "qm_charge" else pytest.raises(InputError, match=message):
+        load_droplet(tmp_path)

@@ -97,7 +97,8 @@ def test_entries_come_back_as_they_were_written():
     [
         ({"distance": [0, 1]}, "restraints: expected a list, got dict"),
         (["near"], "entry 1: expected names among distance, .* got 'near'"),
-        ([ENTRY, {**ENTRY, "uper": 1}], "entry 2: expected names among .* unknown: uper"),
+        ([ENTRY, {**ENTRY, "uper": 1}], "entry 2: unknown entry 'uper'; did you mean 'upper'"),
+        ([{**ENTRY, "upper": 4.5}], "nm, 3 at most, got 4.5; is this in Å"),
         ([{"distance": [0, 1], "upper": 0.4}], "expected distance, force_constant, and upper or lower"),
         ([{"distance": [0, 1], "force_constant": 1.0}], "expected distance, force_constant, and upper or lower"),
         ([{**ENTRY, "distance": "0 1"}], "distance: expected the indices of two atoms, from 0, got '0 1'"),

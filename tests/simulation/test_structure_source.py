@@ -109,7 +109,7 @@ def test_an_amber_topology_brings_its_own_force_field(model, tmp_path):
 
 def test_a_folder_with_the_water_of_another_preset_is_refused(small_system, model, tmp_path):
     with pytest.raises(InputError, match=r"preset: tip4p-fb has water of 4 sites, got .*box\.prmtop with water of 3 sites"):
-        start(settings(small_system, model, tmp_path / "a", preset="tip4p-fb"), progress=False)
+        start(settings(small_system, model, tmp_path / "a", preset="tip4p-fb", padding=15.0), progress=False)
 
 
 def test_what_cannot_be_run_is_refused(solute, model, tmp_path):

@@ -17,7 +17,7 @@ SHIPPED = [path for path in sorted(ROOT.glob("systems/*/*.yaml")) if "hyperparam
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**REQUIRED, "learning_rat": 1e-3}, "unknown name.* learning_rat; known are data, name"),
+        ({**REQUIRED, "learning_rat": 1e-3}, "unknown name 'learning_rat'; did you mean 'learning_rate'"),
         ({"name": "toy"}, "data must be given"),
         ({**REQUIRED, "learning_rate": "1e-3"}, "learning_rate: expected a number, got '1e-3'; YAML reads 1e-3 as text"),
         ({**REQUIRED, "steps": 10.5}, "steps: expected a whole number, got 10.5"),
