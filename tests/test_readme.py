@@ -38,6 +38,17 @@ def test_the_script_is_the_first_example():
     assert docstring.startswith('"""') and code in blocks(README, "python")
 
 
+def test_the_single_frame_is_that_of_the_script(monkeypatch):
+    script, frame = blocks(README, "python")[:2]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["01_add_force.py", "uracil", "2"])
+    names: dict = {}
+    exec(script + frame, names)
+    result, n_qm = names["r"], len(names["qm_atoms"])
+    assert result.forces_qm.shape == (n_qm, 3) and len(result.forces_mm) == len(names["atoms"]) - n_qm
+    assert result.energy == pytest.approx(-64700.0, abs=300.0)
+
+
 def test_the_two_commands_are_targets():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = [line.split()[1] for line in blocks(README)[0].splitlines()]
