@@ -1,4 +1,4 @@
-"""Uracil in its water box, step by step with the Python API: minimise, NVT, and a table of the model's own terms.
+"""Uracil in its water box, step by step with the Python API: minimise, NVT, and a table of the model's energy and charges.
 
 From the root of the clone: python examples/02_uracil_md.py --steps 2000 --output uracil_md
 """
@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50, help="of the minimiser")
     parser.add_argument("--output", type=Path, default=Path("uracil_md"), help="a new folder")
     arguments = parser.parse_args()
+    if arguments.output.exists():
+        parser.error(f"--output: {arguments.output} exists, and nothing is overwritten; give a new folder")
     arguments.output.mkdir(parents=True)
 
     # The classical system, and the same with the model in it.
@@ -71,7 +73,7 @@ def main() -> None:
     simulation.context.setPositions(minimized(mm_system, amber.positions, arguments.iterations))
     simulation.context.setVelocitiesToTemperature(300 * unit.kelvin)
 
-    # What to write: frames, OpenMM's own state data, the model's terms, and a progress line.
+    # What to write: frames, OpenMM's own state data, the model's energy and charges, and a progress line.
     numbers = np.array([atom.element.atomic_number for atom in amber.topology.atoms()])
     simulation.reporters += [
         app.DCDReporter(str(arguments.output / "trajectory.dcd"), arguments.interval),

@@ -28,7 +28,7 @@ simulation.context.setVelocitiesToTemperature(300 * unit.kelvin)
 solute = mdtraj.Topology.from_openmm(amber.topology).subset(qm)
 place = {atom.name: atom.index for atom in solute.atoms}
 atoms = [[place[name] for name in names] for names in TORSIONS.values()]
-with open("retinoic_acid.csv", "w", newline="") as file:
+with open("retinoic_acid.csv", "x", newline="") as file:  # never over an earlier one
     table = csv.writer(file)
     table.writerow(["time_ps", *TORSIONS])
     for _ in range(int(n_steps) // INTERVAL):
