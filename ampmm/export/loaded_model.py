@@ -23,6 +23,7 @@ from ampmm.types import Evaluation, Frame, Pairs
 
 _SHORTEST: Final = 3.0  # Å, of a Coulomb cutoff
 _NEAREST: Final = 0.3  # Å; no two sites of a molecule, nor of two, come this near
+_LARGEST_CHARGE: Final = 5.0  # e; no ion of a force field has more
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ class LoadedModel:
         qm = _array("positions_qm", positions_qm, (len(numbers), 3))
         mm = _array("positions_mm", positions_mm, (None, 3))
         charges = _array("charges_mm", charges_mm, (len(mm),))
+        largest = float(np.abs(charges).max(initial=0.0))
+        if largest > _LARGEST_CHARGE:
+            raise InputError(f"charges_mm: expected e, got one of {largest:.2f}; are these Amber's, in units of 1/18.2223 e?")
         vectors = None if box is None else torch.as_tensor(_box_vectors(box))
         coulomb_cutoff = self._coulomb_cutoff(vectors, coulomb_cutoff)
 

@@ -77,6 +77,7 @@ BAD_INPUT = {
     "QM in nm": ({"positions_qm": QM / 10}, "positions_qm: expected Å, got two atoms .* in nm"),
     "MM in nm": ({"positions_mm": QM[:1] + 0.1 + 0.01 * MM}, "positions_mm: expected Å, got a charge and an atom .* in nm"),
     "Coulomb cutoff in nm": ({"box": np.diag([14.0, 13.0, 15.0]), "coulomb_cutoff": 0.6}, "coulomb_cutoff: .* is this in nm"),
+    "Amber's charges": ({"charges_mm": 18.2223 * CHARGES}, "charges_mm: expected e, got one of .* Amber's"),
     "NaN in QM": ({"positions_qm": nan(QM)}, "positions_qm: 1 values are NaN or infinite"),
     "infinite MM": ({"positions_mm": MM * np.inf}, "positions_mm: .* values are NaN or infinite"),
     "NaN charge": ({"charges_mm": nan(CHARGES)}, "charges_mm: 1 values are NaN"),
