@@ -129,7 +129,7 @@ def test_the_command(models, tmp_path):
         (lambda f, m: [f, "-m", m[0], "-m", m[1], "--spacing", -1], "spacing: expected 0 or more"),
         (lambda f, m: [f, "-m", m[0], "-m", m[1], "--ceiling", 0], "expected some to keep, found none"),
         (lambda f, m: [f, "-m", m[0], "-m", f.with_name("no.pt")], "no.pt"),
-        (lambda f, m: [f.with_name("no.h5"), "-m", m[0], "-m", m[1]], "found no file"),
+        (lambda f, m: [f.with_name("no.h5"), "-m", m[0], "-m", m[1]], "found nothing there"),
     ],
 )
 def test_bad_input_is_named_and_leaves_no_file(models, tmp_path, change, message):

@@ -44,7 +44,7 @@ def test_names(order, polarization, long_range, name):
         ({"elements": (1, 1)}, "elements: expected distinct atomic numbers"),
         ({"elements": ()}, "elements: expected distinct atomic numbers"),
         ({"elements": (1, 0)}, "atomic number: expected 1"),
-        ({"depth": 3}, "unknown name.s. depth; AMPConfig has elements, order"),
+        ({"depth": 3}, "unknown name of AMPConfig 'depth'.* Known: elements, order"),
     ],
 )
 def test_bad_hyperparameters_are_named(changes, message):
