@@ -71,8 +71,8 @@ def open_frames(path: str | Path) -> h5py.File:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise DataFileError(
-            f"{path}: expected an HDF5 file of ampmm frames, found {found} there (from {Path.cwd()}); check the path, for a "
-            "training's file its `data` or --data"
+            f"{path}: expected an HDF5 file of ampmm frames, found {found} there; check the path, "
+            f"which counts from {Path.cwd()}"
         )
     try:
         # Reading beside a writer retries for ever where the file is cut short, so only where there is, or was, a writer.

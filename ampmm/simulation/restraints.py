@@ -99,7 +99,7 @@ def _read(entry: Any, where: str) -> Restraint:
     known = {"distance", "lower", "upper", "force_constant"}
     if not isinstance(entry, dict):
         raise InputError(f"{where}: expected names among {', '.join(sorted(known))}, got {entry!r}")
-    for name in set(entry) - known:
+    for name in sorted(set(entry) - known, key=str):
         raise InputError(f"{where}: {unknown_name('entry', name, sorted(known))}")
     if "distance" not in entry or "force_constant" not in entry or not {"lower", "upper"} & set(entry):
         raise InputError(f"{where}: expected distance, force_constant, and upper or lower, got {', '.join(entry) or 'nothing'}")

@@ -108,7 +108,7 @@ class TrainingConfig:
     def from_dict(cls, values: dict[str, Any], source: str = "training configuration") -> Self:
         """Build from a mapping; unknown or missing names raise `InputError`, whose message begins with `source`."""
         known = [each.name for each in fields(cls)]
-        for name in set(values) - set(known):
+        for name in sorted(set(values) - set(known), key=str):
             raise InputError(f"{source}: {unknown_name('name', name, known)}")
         missing = [name for name in ("data", "name") if name not in values]
         if missing:

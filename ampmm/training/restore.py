@@ -10,7 +10,7 @@ import torch
 from ampmm.data.combine import first_frames
 from ampmm.data.hdf5 import read_frames
 from ampmm.data.schema import FrameSet
-from ampmm.errors import InputError
+from ampmm.errors import DataFileError, InputError
 from ampmm.training.checkpoint import read_checkpoint
 from ampmm.training.config import TrainingConfig
 from ampmm.training.trainer import TrainedModel, Trainer
@@ -31,6 +31,11 @@ def read_run_frames(config: TrainingConfig, checkpoint: Path | None = None) -> t
 
     With the checkpoint of a run that has begun, only the frames that were there then: labelling appends to files.
     """
+    if not Path(config.data).is_file():
+        raise DataFileError(
+            f"data: expected the labelled frames {config.data}, which are not there from {Path.cwd()}; make them with "
+            "`ampmm label`, or give another file with --data"
+        )
     frames, *extra = (read_frames(path) for path in (config.data, *config.extra_data))
     if checkpoint is not None:
         counts = read_checkpoint(checkpoint).get("n_frames", [])  # older ones do not hold them

@@ -25,8 +25,8 @@ def test_a_file_without_frames_is_described(tmp_path):
     assert (described["frames"], described["mm_charges_per_frame"], described["trajectories"]) == (0, 0.0, [])
 
 
-def test_folders_of_the_machine_do_not_travel_with_the_card():
-    command = "ampmm label /home/me/data/a.h5 systems/uracil -o /scratch/b.h5 --set path=/opt/x/c.dat"
+def test_folders_of_the_machine_do_not_travel_with_the_card(tmp_path):
+    command = f"ampmm label {tmp_path}/data/a.h5 systems/uracil -o {tmp_path}/b.h5 --set path={tmp_path}/x/c.dat"
     given = {"command": command, "force": ["kJ/mol/Å", 3.0, "C/H"]}
     assert without_folders(given) == {
         "command": "ampmm label a.h5 systems/uracil -o b.h5 --set path=c.dat",
@@ -48,7 +48,7 @@ def test_card_of_a_run_is_complete(toy_model, toy_folder):
     assert card.bounds == training_bounds(frames, split_frames(frames, "random", (16, 4, 4), 0).train)
 
 
-def test_card_names_the_parent_run_without_its_folder(toy_model):
+def test_card_names_the_parent_run_without_its_folder(toy_model, tmp_path):
     frames = toy_frames(24)
     card = make_card(
         name="toy",
@@ -56,8 +56,8 @@ def test_card_names_the_parent_run_without_its_folder(toy_model):
         frames=frames,
         bounds={},
         data={},
-        training={"start_from": "/home/me/runs/first"},
-        command="ampmm export /home/me/runs/second",
+        training={"start_from": str(tmp_path / "runs" / "first")},
+        command=f"ampmm export {tmp_path / 'runs' / 'second'}",
     )
     assert (card.training["start_from"], card.command) == ("first", "ampmm export second")
 
