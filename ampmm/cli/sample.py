@@ -20,6 +20,12 @@ from ampmm.errors import InputError
 @click.option("--time", default=10.0, help="Length of the stored trajectory, ps.")
 @click.option("--interval", default=10.0, help="Time between two stored frames, fs.")
 @click.option("--timestep", default=1.0, help="fs")
+@click.option(
+    "--minimize",
+    default=200,
+    help="Iterations at most, of the MM atoms around the QM region, before equilibration; 0 for none. Each is a call or two of "
+    "the driver: 20 do for a droplet that is equilibrated already.",
+)
 @click.option("--equilibration", default=3.0, help="Time before the first frame, after minimisation, ps.")
 @click.option("--friction", default=1.0, help="Of the Langevin thermostat, 1/ps; ten times that while equilibrating.")
 @click.option(

@@ -31,6 +31,7 @@ class SamplingSettings:
     """Settings of `sample`.
 
     temperature: K. time, equilibration: ps. interval, timestep: fs. friction: 1/ps, ten times that while equilibrating.
+    minimize: iterations at most, of the MM atoms around the QM region, before equilibration; 0 for none.
     hydrogen_mass: of QM hydrogens, amu. mm_region: molecules with an atom closer than this to a QM atom are stored, Å.
     mm_cutoff: of the classical non-bonded terms, with a reaction field, Å; 0 is none. The driver sees all MM charges, so
         it is for drivers of fixed charges alone: water that does not see all of the other water's field answers a
@@ -44,6 +45,7 @@ class SamplingSettings:
     time: float = 10.0
     interval: float = 10.0
     timestep: float = 1.0
+    minimize: int = 200
     equilibration: float = 3.0
     friction: float = 1.0
     hydrogen_mass: float = 3.0
@@ -65,7 +67,7 @@ class SamplingSettings:
         for name, unit_name in (("equilibration", "ps"), ("mm_cutoff", "Å")):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: expected 0 {unit_name} or more, got {getattr(self, name)!r}")
-        for name in ("round", "trajectory_id"):
+        for name in ("round", "trajectory_id", "minimize"):
             if not 0 <= getattr(self, name) < 2**31:
                 raise InputError(f"{name}: expected 0 to {2**31 - 1}, got {getattr(self, name)}")
         steps = self.interval / self.timestep
@@ -181,8 +183,9 @@ class Sampler:
     def equilibrate(self, report: Callable[[str], None]) -> None:
         """Minimise, then heat and equilibrate; afterwards time and step count are 0."""
         settings = self._settings
-        report("minimising")
-        self._guarded(minimize_around, self.context, self._qm, 200)
+        if settings.minimize:
+            report(f"minimising (at most {settings.minimize} iterations)")
+            self._guarded(minimize_around, self.context, self._qm, settings.minimize)
         self.context.setVelocitiesToTemperature(settings.temperature, settings.seed)
         report(f"equilibrating for {settings.equilibration:g} ps at {settings.temperature:g} K")
         self._integrator.setFriction(10.0 * settings.friction)
