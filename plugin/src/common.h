@@ -59,6 +59,16 @@ void for_tiles(int64_t n, int64_t largest, const F& f) {
   });
 }
 
+// Calls f(begin, end, i) for every run of one index i among m: lists come ordered by their centers, and what is the same for all
+// pairs of a center makes loops over them vector loops.
+template <class F>
+inline void for_runs(const int64_t* index, int64_t m, const F& f) {
+  for (int64_t begin = 0, end; begin < m; begin = end) {
+    for (end = begin + 1; end < m && index[end] == index[begin];) ++end;
+    f(begin, end, index[begin]);
+  }
+}
+
 // A sum that every thread adds to on its own.
 struct Sum {
   Tensor parts;  // (threads, ...)

@@ -80,16 +80,31 @@ Tensor outputs(T* out, int64_t stride, int64_t m, const Weights& w) {
   return at::from_blob(out, {m, w.last()}, {1, stride}, w.w3.options());
 }
 
-// z1 comes with the atoms' part in it. `hidden` (m, H) is scratch and holds silu(z2) afterwards.
+// silu(z) in s, and, with `slopes`, its slope in the place of z.
+template <class T>
+void activate(T* z, T* s, int64_t n, bool slopes) {
+  if (!slopes) return silu_of(z, s, n);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const Silu<T> f = silu_derivatives(z[i]);
+    s[i] = f.value;
+    z[i] = f.slope;
+  }
+}
+
+// z1 comes with the atoms' part in it. `hidden` (m, H) is scratch and holds silu(z2) afterwards. With `slopes`, z1 and, where there is a
+// last Linear, z2 hold SiLU's slopes there afterwards: all that first derivatives need.
 template <class T>
 void mlp_forward(const Weights& w, const Tensor& x, const Tensor& leading, Tensor z1, Tensor z2, Tensor hidden, T* out,
-                 int64_t out_stride) {
+                 int64_t out_stride, bool slopes) {
   const int64_t m = x.size(0), H = w.width(), K = w.last();
   add_first(w, x, leading, z1);
-  silu_of(z1.data_ptr<T>(), hidden.data_ptr<T>(), m * H);
-  for (int64_t p = 0; p < m; ++p) std::memcpy(z2.data_ptr<T>() + p * H, w.b2.data_ptr<T>(), H * sizeof(T));
+  activate(z1.data_ptr<T>(), hidden.data_ptr<T>(), m * H, slopes);
+  T* a2 = z2.data_ptr<T>();
+  const T* b2 = w.b2.data_ptr<T>();
+  for (int64_t p = 0; p < m; ++p) std::memcpy(a2 + p * H, b2, H * sizeof(T));
   add_product(z2, hidden, w.w2.t());
-  silu_of(z2.data_ptr<T>(), hidden.data_ptr<T>(), m * H);
+  activate(a2, hidden.data_ptr<T>(), m * H, slopes && K);
   if (K >= MANY_OUTPUTS) return product(outputs(out, out_stride, m, w), hidden, w.w3.t());
   const T* h = hidden.data_ptr<T>();
   for (int64_t k = 0; k < K; ++k) {
@@ -112,20 +127,33 @@ inline void by_hidden(const Weights& w, const T* by_out, int64_t stride, int64_t
     return;
   }
   std::memset(row, 0, H * sizeof(T));
-  for (int64_t k = 0; k < K; ++k) {
+  const T* w3 = w.w3.data_ptr<T>();
+  for (int64_t k = 0; k < K; ++k, w3 += H) {
     const T g = by_out[k * stride + p];
-    const T* w3 = w.w3.data_ptr<T>() + k * H;
 #pragma omp simd
     for (int64_t i = 0; i < H; ++i) row[i] += g * w3[i];
   }
 }
 
+// g times the slope at z, or, if it is there in the place of z, times z.
+template <class T>
+inline void times_slope(const T* g, const T* z, T* out, int64_t n, bool slopes) {
+  if (slopes) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = g[i] * z[i];
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = g[i] * silu_derivatives(z[i]).slope;
+  }
+}
+
 // From the gradient by `out` to those by x and by leading (where defined) and by z1 (left in g1, (m, H)); the gradient by silu(z1) is left in gs1.
-// e1 and e2, or null, are added to the gradients by z1 and z2. s and g2 (m, H) are scratch.
+// e1 and e2, or null, are added to the gradients by z1 and z2. s and g2 (m, H) are scratch. `slopes` as in mlp_forward; then there
+// are no gradients by the weights.
 template <class T>
 void mlp_backward(const Weights& w, const Tensor& x, const Tensor& leading, const Tensor& z1, const Tensor& z2,
                   const T* by_out, int64_t stride, const T* e1, const T* e2, Tensor gs1, Tensor g1, Tensor g2, Tensor s,
-                  Tensor by_x, Tensor by_leading, const WeightSums& sums, int thread) {
+                  Tensor by_x, Tensor by_leading, const WeightSums& sums, bool slopes, int thread) {
   const int64_t m = z1.size(0), H = w.width(), K = w.last();
   const T *a1 = z1.data_ptr<T>(), *a2 = z2.data_ptr<T>();
   T *p2 = g2.data_ptr<T>(), *ps = s.data_ptr<T>(), *p1 = g1.data_ptr<T>();
@@ -137,8 +165,7 @@ void mlp_backward(const Weights& w, const Tensor& x, const Tensor& leading, cons
     T* row = p2 + p * H;
     const T* z = a2 + p * H;
     if (K < MANY_OUTPUTS) by_hidden(w, by_out, stride, p, row);
-#pragma omp simd
-    for (int64_t i = 0; i < H; ++i) row[i] *= silu_derivatives(z[i]).slope;
+    times_slope(row, z, row, H, slopes && K);
     if (e2)
 #pragma omp simd
       for (int64_t i = 0; i < H; ++i) row[i] += e2[p * H + i];
@@ -156,8 +183,7 @@ void mlp_backward(const Weights& w, const Tensor& x, const Tensor& leading, cons
     }
   }
   product(gs1, g2, w.w2);
-#pragma omp simd
-  for (int64_t i = 0; i < m * H; ++i) p1[i] = pgs1[i] * silu_derivatives(a1[i]).slope;
+  times_slope(pgs1, a1, p1, m * H, slopes);
   if (e1)
 #pragma omp simd
     for (int64_t i = 0; i < m * H; ++i) p1[i] += e1[i];

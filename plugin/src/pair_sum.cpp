@@ -19,23 +19,25 @@ void project(const PairSumInput& in, const T* y, const Tensor& tensors, int64_t 
     std::fill(row, row + m, T(0));
     in.components(k, [&](int64_t c, int64_t place) {
       const T* r = column<T>(tensors, c, first);
-      for (int64_t p = 0; p < m; ++p) row[p] += y[centers[p] * C + place] * r[p];
+      for_runs(centers, m, [&](int64_t begin, int64_t end, int64_t i) {
+        const T own = y[i * C + place];
+#pragma omp simd
+        for (int64_t p = begin; p < end; ++p) row[p] += own * r[p];
+      });
     });
   }
 }
 
 template <class T>
 void gather_atoms(const PairSumInput& in, const Tensor& center, const Tensor& neighbor, int64_t first, Tensor z) {
-  const int64_t m = z.size(0);
   if (center.defined())
     gather_rows<T>(center, in.centers.data_ptr<int64_t>() + first, z, false);
   else
     z.zero_();
   if (neighbor.defined()) gather_rows<T>(neighbor, in.neighbors.data_ptr<int64_t>() + first, z, true);
-  (void)m;
 }
 
-// With `keep`, z1, z2 and out are stored for the derivatives.
+// With `keep`, z1, z2 and out are stored for the derivatives; kept.slopes says how.
 template <class T>
 Tensor forward_kernel(const PairSumInput& in, bool keep, PairSumActivations& kept) {
   const int64_t n = in.n_pairs(), H = in.w.width(), K = in.w.last(), C = in.n_out(), N = in.center_part.size(0);
@@ -52,7 +54,7 @@ Tensor forward_kernel(const PairSumInput& in, bool keep, PairSumActivations& kep
     T* out = !K ? nullptr : keep ? column<T>(kept.out, 0, first) : own.data_ptr<T>();
     const int64_t stride = keep ? n : m;
     gather_atoms<T>(in, in.center_part, in.neighbor_part, first, z1);
-    mlp_forward<T>(in.w, in.features.narrow(0, first, m), in.part(in.leading, first, m), z1, z2, s[0], out, stride);
+    mlp_forward<T>(in.w, in.features.narrow(0, first, m), in.part(in.leading, first, m), z1, z2, s[0], out, stride, keep && kept.slopes);
     const T* scale = in.scale.data_ptr<T>() + first;
     const int64_t* centers = in.centers.data_ptr<int64_t>() + first;
     T* y = total.data<T>(thread);
@@ -67,8 +69,13 @@ Tensor forward_kernel(const PairSumInput& in, bool keep, PairSumActivations& kep
     }
     for (int64_t k = 0; k < K; ++k)
       in.components(k, [&](int64_t c, int64_t place) {
-        const T* r = column<T>(in.tensors, c, first);
-        for (int64_t p = 0; p < m; ++p) y[centers[p] * C + place] += scale[p] * out[k * stride + p] * r[p];
+        const T *r = column<T>(in.tensors, c, first), *own = out + k * stride;
+        for_runs(centers, m, [&](int64_t begin, int64_t end, int64_t i) {
+          T sum = 0;
+#pragma omp simd reduction(+ : sum)
+          for (int64_t p = begin; p < end; ++p) sum += scale[p] * own[p] * r[p];
+          y[i * C + place] += sum;
+        });
       });
   });
   return total.total();
@@ -119,7 +126,11 @@ void by_aggregate(const PairSumInput& in, const PairSumActivations& kept, const 
     }
     in.components(k, [&](int64_t c, int64_t place) {
       T* by = column<T>(by_tensors, c, first);
-      for (int64_t p = 0; p < m; ++p) by[p] += scale[p] * out[k * n + p] * y[centers[p] * C + place];
+      for_runs(centers, m, [&](int64_t begin, int64_t end, int64_t i) {
+        const T own = y[i * C + place];
+#pragma omp simd
+        for (int64_t p = begin; p < end; ++p) by[p] += scale[p] * out[k * n + p] * own;
+      });
     });
   }
 }
@@ -146,7 +157,7 @@ PairSumGradients backward_kernel(const PairSumInput& in, const PairSumActivation
     const T* p2 = e2.defined() ? e2.data_ptr<T>() + first * H : nullptr;
     mlp_backward<T>(in.w, in.features.narrow(0, first, m), in.part(in.leading, first, m), kept.z1.narrow(0, first, m),
                     kept.z2.narrow(0, first, m), by_out.data_ptr<T>(), m, p1, p2, gs1, s[0], s[1], s[2],
-                    g.features.narrow(0, first, m), in.part(g.leading, first, m), sums, thread);
+                    g.features.narrow(0, first, m), in.part(g.leading, first, m), sums, kept.slopes, thread);
     scatter_rows<T>(s[0], in.centers.data_ptr<int64_t>() + first, center.data<T>(thread));
     if (neighbor.parts.defined()) scatter_rows<T>(s[0], in.neighbors.data_ptr<int64_t>() + first, neighbor.data<T>(thread));
   });
@@ -282,7 +293,7 @@ struct PairSumBackward : public torch::autograd::Function<PairSumBackward> {
     PairSumInput in = input(features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, leading, lowest, n_channels);
     PairSumGradients g;
     AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum_backward", [&] {
-      g = backward_kernel<scalar_t>(in, {z1, z2, out}, by_y.contiguous(), Tensor(), Tensor(), weights, true);
+      g = backward_kernel<scalar_t>(in, {z1, z2, out, false}, by_y.contiguous(), Tensor(), Tensor(), weights, true);
     });
     ctx->save_for_backward({features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, by_y, z1, z2,
                             out, g.gs1, leading});
@@ -305,7 +316,7 @@ struct PairSumBackward : public torch::autograd::Function<PairSumBackward> {
     PairSumSecond r;
     const bool weights = ctx->needs_input_grad(7) || ctx->needs_input_grad(8) || ctx->needs_input_grad(10);
     AT_DISPATCH_FLOATING_TYPES(v[0].scalar_type(), "pair_sum_double_backward", [&] {
-      r = double_kernel<scalar_t>(in, {v[12], v[13], v[14]}, whole(v[11]), v[15], tangents, weights);
+      r = double_kernel<scalar_t>(in, {v[12], v[13], v[14], false}, whole(v[11]), v[15], tangents, weights);
     });
     Tensor none;
     return {none, none, none, none, none, r.scale, r.tensors, r.w1, r.w2, none, r.w3, r.y, r.e1, r.e2, none, none, none, none, none};
@@ -316,9 +327,10 @@ struct PairSum : public torch::autograd::Function<PairSum> {
   static variable_list forward(AutogradContext* ctx, const Tensor& features, const Tensor& center_part,
                                const Tensor& neighbor_part, const Tensor& centers, const Tensor& neighbors, const Tensor& scale,
                                const Tensor& tensors, const Tensor& w1, const Tensor& w2, const Tensor& b2, const Tensor& w3,
-                               const Tensor& leading, int64_t lowest, int64_t n_channels) {
+                               const Tensor& leading, int64_t lowest, int64_t n_channels, bool slopes) {
     PairSumInput in = input(features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, leading, lowest, n_channels);
     PairSumActivations kept;
+    kept.slopes = slopes;
     Tensor y;
     AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum", [&] { y = forward_kernel<scalar_t>(in, true, kept); });
     // Saved as given, so that the second derivative reaches them.
@@ -326,8 +338,10 @@ struct PairSum : public torch::autograd::Function<PairSum> {
                             kept.z2, present(kept.out, features), leading});
     ctx->saved_data["lowest"] = lowest;
     ctx->saved_data["n_channels"] = n_channels;
+    ctx->saved_data["slopes"] = slopes;
     ctx->set_materialize_grads(false);
-    return {y, kept.z1, kept.z2};
+    if (slopes) return {y};
+    return {y, kept.z1, kept.z2};  // outputs: the second derivative gives gradients by them
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list g) {
@@ -342,19 +356,26 @@ struct PairSum : public torch::autograd::Function<PairSum> {
       by_y = at::zeros({v[1].size(0), C}, v[1].options());
     }
     Tensor none;
+    const bool slopes = ctx->saved_data["slopes"].toBool();
+    g.resize(3);
     if (at::GradMode::is_enabled()) {
+      if (slopes) {  // nobody was expected to ask for second derivatives
+        const auto again = PairSum::apply(v[0], v[1], v[2], centers, v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[14], lowest, n_channels, false);
+        v[11] = again[1];
+        v[12] = again[2];
+      }
       TORCH_CHECK(!g[1].defined() && !g[2].defined(), "third derivatives of the native operators are not implemented");
       auto r = PairSumBackward::apply(v[0], v[1], v[2], centers, v[4], v[5], v[6], v[7], v[8], v[9], v[10], by_y, v[11], v[12],
                                       v[13], v[14], lowest, n_channels, weights);
       return {r[0], r[1], absent(r[2]), none, none, r[3], absent(r[4]), absent(r[5]), absent(r[6]), absent(r[7]), absent(r[8]),
-              absent(r[9]), none, none};
+              absent(r[9]), none, none, none};
     }
     PairSumInput in = input(v[0], v[1], v[2], centers, v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[14], lowest, n_channels);
     PairSumGradients r;
     AT_DISPATCH_FLOATING_TYPES(v[0].scalar_type(), "pair_sum_backward", [&] {
-      r = backward_kernel<scalar_t>(in, {v[11], v[12], v[13]}, by_y.contiguous(), whole(g[1]), whole(g[2]), weights, false);
+      r = backward_kernel<scalar_t>(in, {v[11], v[12], v[13], slopes}, by_y.contiguous(), whole(g[1]), whole(g[2]), weights, false);
     });
-    return {r.features, r.center_part, r.neighbor_part, none, none, r.scale, r.tensors, r.w1, r.w2, r.b2, r.w3, r.leading, none, none};
+    return {r.features, r.center_part, r.neighbor_part, none, none, r.scale, r.tensors, r.w1, r.w2, r.b2, r.w3, r.leading, none, none, none};
   }
 };
 
@@ -374,9 +395,10 @@ Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, co
   }
   if (needs_graph({features, lead, center_part, np, scale, R, w1, w2, b2, last}))
     return PairSum::apply(features, center_part, present(np, features), centers, neighbors, scale, present(R, features), w1, w2,
-                          b2, present(last, features), present(lead, features), lowest_order, n_channels)[0];
+                          b2, present(last, features), present(lead, features), lowest_order, n_channels,
+                          !needs_graph({w1, w2, b2, last}))[0];
   PairSumInput in = input(features, center_part, np, centers, neighbors, scale, R, w1, w2, b2, last, lead, lowest_order, n_channels);
-  PairSumActivations none;
+  PairSumActivations none{};
   Tensor y;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum", [&] { y = forward_kernel<scalar_t>(in, false, none); });
   return y;

@@ -35,6 +35,7 @@ struct PairSumInput {
 struct PairSumActivations {
   Tensor z1, z2;  // (n, H), or undefined
   Tensor out;     // (n, K) columns, or undefined
+  bool slopes;    // in the place of z1 and, with a last Linear, z2: see mlp.h
 };
 
 // One tile's scratch of `count` matrices (TILE, H).

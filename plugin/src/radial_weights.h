@@ -9,15 +9,25 @@ namespace ampmm {
 // rows[c * m + p] = atoms[index[p], c]
 template <class T>
 void gather_components(const T* atoms, int64_t width, const int64_t* index, int64_t m, T* rows, bool add = false) {
-  for (int64_t c = 0; c < width; ++c)
-    for (int64_t p = 0; p < m; ++p) rows[c * m + p] = atoms[index[p] * width + c] + (add ? rows[c * m + p] : T(0));
+  for_runs(index, m, [&](int64_t begin, int64_t end, int64_t i) {
+    for (int64_t c = 0; c < width; ++c) {
+      const T own = atoms[i * width + c];
+      for (int64_t p = begin; p < end; ++p) rows[c * m + p] = own + (add ? rows[c * m + p] : T(0));
+    }
+  });
 }
 
 // atoms[index[p], c] += rows[c * m + p]
 template <class T>
 void scatter_components(const T* rows, int64_t m, const int64_t* index, int64_t width, T* atoms) {
-  for (int64_t c = 0; c < width; ++c)
-    for (int64_t p = 0; p < m; ++p) atoms[index[p] * width + c] += rows[c * m + p];
+  for_runs(index, m, [&](int64_t begin, int64_t end, int64_t i) {
+    for (int64_t c = 0; c < width; ++c) {
+      T sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t p = begin; p < end; ++p) sum += rows[c * m + p];
+      atoms[i * width + c] += sum;
+    }
+  });
 }
 
 // rows of w += matrix (n_weights, n_radial) times the radial functions, whose rows are `stride` apart.

@@ -53,6 +53,33 @@ def test_models_agree_with_their_twins_through_the_second_derivative(variant, re
     assert_equal(derivatives(fast, region), derivatives(model, region), 1e-10)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
+def test_evaluations_with_fixed_weights_agree_with_their_twins(variant, region):
+    """As in dynamics: then only what the first derivative needs is kept."""
+    model = small_model(variant).requires_grad_(False)
+    got, wanted = evaluate(native.use_native(copy.deepcopy(model)), region), evaluate(model, region)
+    assert_equal([got.energies.total, *got[1:]], [wanted.energies.total, *wanted[1:]], 1e-10)
+
+
+def test_second_derivatives_by_the_geometry_with_fixed_weights():
+    """What a Hessian needs; nothing was kept for it."""
+    model, seen = small_model("AMP(3)-DP").requires_grad_(False), []
+
+    def spy(*inputs):
+        seen.append(inputs)
+        return model(*inputs)
+
+    evaluate(spy, REGIONS["random"])
+    frame, surroundings = seen[0]
+    vectors = [frame.edges.vectors, surroundings.pairs.vectors]
+    results = []
+    for each in (model, native.use_native(copy.deepcopy(model))):
+        first = torch.autograd.grad(each(frame, surroundings).total.sum(), vectors, create_graph=True)
+        results.append([*first, *torch.autograd.grad(sum(part.square().sum() for part in first), vectors)])
+    assert_equal(results[1], results[0], 1e-10)
+
+
 @pytest.mark.parametrize("variant", ["AMP(1)-DP", "AMP(3)-DP"])
 @pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
 def test_chunks_that_are_computed_again_change_nothing(variant, region):
