@@ -20,7 +20,6 @@ from pathlib import Path
 from ampmm.threads import spin_briefly
 
 SYSTEMS = Path(__file__).resolve().parents[1] / "systems"
-COULOMB_CUTOFF = 12.0  # Å, ampmm's default
 
 
 def arguments() -> argparse.Namespace:
@@ -105,7 +104,7 @@ def make_calls(amber, classical, qm, model, dtype) -> tuple[Callable[[], object]
 
     from ampmm.export import Potential
     from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than
-    from ampmm.physics.coulomb import ElectrostaticPotential, coulomb_kernel
+    from ampmm.physics.coulomb import DEFAULT_CUTOFF, ElectrostaticPotential, coulomb_kernel
     from ampmm.types import Frame, Pairs, PointCharges
 
     nonbonded = next(force for force in classical.getForces() if isinstance(force, NonbondedForce))
@@ -120,17 +119,17 @@ def make_calls(amber, classical, qm, model, dtype) -> tuple[Callable[[], object]
     potential = torch.jit.script(
         Potential(module, numbers, torch.as_tensor(qm), torch.as_tensor(mm), torch.as_tensor(charges[mm]),
                   float(model.card.qm_charge), cutoff=cutoff, polarization_cutoff=polarization_cutoff, periodic=True,
-                  electrostatics="reaction-field", coulomb_cutoff=COULOMB_CUTOFF, dtype=dtype).to(device)
+                  electrostatics="reaction-field", coulomb_cutoff=DEFAULT_CUTOFF, dtype=dtype).to(device)
     )  # fmt: skip
     positions = torch.tensor(amber.positions.value_in_unit(unit.nanometer), device=device)
     box = torch.tensor(np.array(amber.box_vectors.value_in_unit(unit.nanometer)), device=device)
 
     x, y = 10.0 * positions[torch.as_tensor(qm)], 10.0 * positions[torch.as_tensor(mm)]
     edges = edges_within(x, cutoff, 10.0 * box)
-    pairs = pairs_between(x, y, COULOMB_CUTOFF, 10.0 * box)
+    pairs = pairs_between(x, y, DEFAULT_CUTOFF, 10.0 * box)
     near = pairs_closer_than(pairs, polarization_cutoff)
     values = torch.as_tensor(charges[mm], device=device).to(dtype)
-    kernel = ElectrostaticPotential(coulomb_kernel("reaction-field", COULOMB_CUTOFF))
+    kernel = ElectrostaticPotential(coulomb_kernel("reaction-field", DEFAULT_CUTOFF))
     far = Pairs(pairs[0], pairs[1], pairs[2].to(dtype))
     leaves = [edges[2].to(dtype), near[2].to(dtype), kernel(far, values, len(qm)).potential.detach()]
     for leaf in leaves:

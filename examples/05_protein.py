@@ -26,6 +26,8 @@ parser.add_argument("--steps", type=int, default=100, help="of 0.5 fs")
 parser.add_argument("--interval", type=int, default=10, help="steps between reports")
 parser.add_argument("--output", type=Path, default=Path("runs/protein"), help="folder; continue with ampmm simulate --resume")
 arguments = parser.parse_args()
+if (arguments.output / "config.yaml").exists():
+    parser.error(f"--output: {arguments.output} holds a run; give another folder, or continue it with ampmm simulate --resume")
 
 pdb = arguments.pdb
 if pdb is None:

@@ -8,7 +8,7 @@ import ampmm
 PACKAGE = Path(ampmm.__file__).parent
 
 FLOORS = {
-    "units": 0, "elements": 0, "errors": 0, "types": 0, "memory": 0, "threads": 0,
+    "units": 0, "elements": 0, "errors": 0, "types": 0, "memory": 0, "threads": 0, "files": 0, "interrupt": 0,
     "geometry": 1, "nn": 1,
     "physics": 2,
     "models": 3,

@@ -108,6 +108,7 @@ def _learned(card: "Card", frames: "FrameSet", base_data: tuple[str, ...]) -> "F
     """The labels that the model is to be compared with: of a Δ-model, their differences to its base's."""
     from ampmm.data import read_frames
     from ampmm.data.differences import minus_base
+    from ampmm.export.metadata import unlike
 
     if not card.base:
         if base_data:
@@ -124,8 +125,7 @@ def _learned(card: "Card", frames: "FrameSet", base_data: tuple[str, ...]) -> "F
         if each.header.level_of_theory != level:
             raise InputError(f"--base-data: expected labels of {level}, got {each.header.level_of_theory!r} in {path}")
         own, other = card.base["level_settings"], each.header.level_settings
-        names = [name for name in sorted({*own, *other} - {"version"}) if own.get(name) != other.get(name)]
-        if names:
+        if names := unlike(own, other):
             differing = "; ".join(f"{name} {other.get(name)!r}, not {own.get(name)!r}" for name in names)
             raise InputError(f"--base-data: {path} has other settings of {level} than the model's base: {differing}")
     return minus_base(frames, base)

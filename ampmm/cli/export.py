@@ -53,6 +53,7 @@ _ELSEWHERE = (
     help="Of a Δ-model: the base's labels, if they were moved since, or those of --independent files besides. Repeatable.",
 )
 @click.option("--device", default="auto", help="For the evaluation: cpu, cuda, or auto: cuda when there is one.")
+@click.option("--license", "license_", default="", metavar="TEXT", help="Of the model, for its card; e.g. MIT.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; without it, torch's own choice.")
 def command(
@@ -63,6 +64,7 @@ def command(
     extra_data: tuple[str, ...],
     base_data: tuple[str, ...],
     device: str,
+    license_: str,
     force: bool,
     threads: int | None,
 ) -> None:
@@ -88,7 +90,7 @@ def command(
     if not output.parent.is_dir():
         raise InputError(f"--output: the folder {output.parent} does not exist; make it first")
     moved = Moved(data, extra_data, base_data)
-    export_run(folder, output, independent, moved, device, "ampmm " + " ".join(sys.argv[1:]))
+    export_run(folder, output, independent, moved, device, "ampmm " + " ".join(sys.argv[1:]), license_)
 
 
 class Moved(NamedTuple):
@@ -99,8 +101,10 @@ class Moved(NamedTuple):
     base_data: tuple[str, ...] = ()
 
 
-def export_run(folder: Path, output: Path, independent: tuple[Path, ...], moved: Moved, device: str, line: str) -> None:
-    """Write the model of a run's folder; `line` is the command stored in the card."""
+def export_run(
+    folder: Path, output: Path, independent: tuple[Path, ...], moved: Moved, device: str, line: str, license: str = ""
+) -> None:
+    """Write the model of a run's folder; `line` is the command stored in the card, `license` its licence."""
     from ampmm.data.differences import minus_base
     from ampmm.evaluation import describe_frames, describe_split, errors_of, thinned
     from ampmm.export import save_model
@@ -109,7 +113,7 @@ def export_run(folder: Path, output: Path, independent: tuple[Path, ...], moved:
     run = restore_run(folder, *moved, device=choose_device(device))
     config, frames, trained = run.config, run.frames, run.trained
     model = trained.model.eval()
-    card = _card(run, line)
+    card = dataclasses.replace(_card(run, line), license=license)
     parts = {
         "train": (frames, thinned(trained.split.train, TRAINING_FRAMES_EVALUATED)),
         "validation": (frames, trained.split.validation),

@@ -56,6 +56,7 @@ class EvaluatorComputation:
         qm_indices, mm_indices: (N,) and (M,) particle indices.
         charges_mm: (M,) e.
         qm_charge: net charge of the QM region, e.
+        options: further arguments of `evaluate`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class EvaluatorComputation:
         mm_indices: np.ndarray,
         charges_mm: np.ndarray,
         qm_charge: int,
+        **options: Any,
     ) -> None:
         self.evaluator = evaluator
         self.numbers = numbers
@@ -73,13 +75,14 @@ class EvaluatorComputation:
         self.mm_indices = mm_indices
         self.charges_mm = charges_mm
         self.qm_charge = qm_charge
+        self.options = options
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         positions = ANGSTROM_PER_NM * _in_nm(state.getPositions(asNumpy=True))
         qm, mm = positions[self.qm_indices], positions[self.mm_indices]
         if not (np.isfinite(qm).all() and np.isfinite(mm).all()):
             raise InputError("positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up")
-        result = self.evaluator.evaluate(self.numbers, qm, mm, self.charges_mm, qm_charge=self.qm_charge)
+        result = self.evaluator.evaluate(self.numbers, qm, mm, self.charges_mm, qm_charge=self.qm_charge, **self.options)
         forces = np.zeros_like(positions)
         forces[self.qm_indices] = result.forces_qm
         forces[self.mm_indices] = result.forces_mm

@@ -278,7 +278,8 @@ def _evaluator_force(
     if reason:
         raise BackendError(f"backend 'python': {reason}")
     charge = _net_charge(evaluator, options.qm_charge, classical_charge)
-    return openmm.PythonForce(EvaluatorComputation(evaluator, numbers, qm, mm, charges[mm], charge))
+    precision = {"dtype": options.dtype} if isinstance(evaluator, LoadedModel) else {}  # others have their own
+    return openmm.PythonForce(EvaluatorComputation(evaluator, numbers, qm, mm, charges[mm], charge, **precision))
 
 
 def _net_charge(evaluator: Evaluator, asked: int | None, classical: float | None) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import openmm
+import torch
 from openmm import app
 
 from ampmm.embedding.mixed_system import Model, create_mixed_system
@@ -65,5 +66,6 @@ def create_preset_system(
         rigidWater=True,
     )
     system, qm = create_mixed_system(topology, classical, qm_atoms, model, coulomb_cutoff=chosen.cutoff, **options)
-    use_shifted_reaction_field(system, chosen.cutoff, backend=options.get("backend", "auto"))
+    precise = options.get("dtype") == torch.float64
+    use_shifted_reaction_field(system, chosen.cutoff, backend=options.get("backend", "auto"), precise=precise)
     return system, qm

@@ -21,7 +21,7 @@ _GPU_PLATFORMS: Final = {"CUDA", "HIP", "OpenCL", "Metal"}
 
 
 def use_shifted_reaction_field(
-    system: openmm.System, cutoff: float, implementation: str = "auto", backend: str = "auto"
+    system: openmm.System, cutoff: float, implementation: str = "auto", backend: str = "auto", precise: bool = False
 ) -> None:
     """Replace the Coulomb energy of a periodic System's NonbondedForce by `ampmm.physics.coulomb.ReactionField`, in place.
 
@@ -33,9 +33,10 @@ def use_shifted_reaction_field(
         system: with one NonbondedForce.
         cutoff: of both, Å.
         implementation: "openmm" is a CustomNonbondedForce, for every platform; "native" ampmm's own operator, several times
-            faster on the CPU (pairs in single precision, as on OpenMM's CPU platform), through a TorchForce or PythonForce.
+            faster on the CPU, through a TorchForce or PythonForce.
             "auto" takes the native one where its library is built and OpenMM has no GPU platform.
         backend: of the native one, see `create_mixed_system`.
+        precise: pairs of the native one in double precision; else in single precision, as on OpenMM's CPU platform.
 
     Raises:
         EmbeddingError: the System is not periodic, has not exactly one NonbondedForce, or has charge offsets.
@@ -53,7 +54,7 @@ def use_shifted_reaction_field(
     if nonbonded.getNumParticleParameterOffsets():
         raise EmbeddingError("system: its NonbondedForce has parameter offsets, which the reaction field does not follow")
     if _takes_native(implementation):
-        potential = NativeReactionField(*_charges_and_exclusions(nonbonded), cutoff)
+        potential = NativeReactionField(*_charges_and_exclusions(nonbonded), cutoff, precise)
         force = get_backend(backend).make_force(potential, periodic=True)
     else:
         force = _custom_force(nonbonded, cutoff)

@@ -100,7 +100,6 @@ def make_card(
         data=dict(data),
         training={**without_folders(training), "parameters": n_parameters, "torch": torch.__version__},
         bounds=dict(bounds),
-        license="MIT",
         command=without_folders(command),
         ampmm_version=ampmm_version(),
     )

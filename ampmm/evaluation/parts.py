@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from ampmm.data.combine import first_frames
 from ampmm.data.schema import FrameSet
 from ampmm.data.splits import fingerprint, split_frames
 from ampmm.elements import symbols
 from ampmm.errors import InputError
-from ampmm.export.metadata import Card
+from ampmm.export.metadata import Card, unlike
 
 CHOICES = ("auto", "from-card", "all")
 
@@ -37,24 +38,24 @@ def check_comparable(card: Card, frames: FrameSet, file: str) -> None:
 def differing_settings(card: Card, frames: FrameSet) -> list[str]:
     """Settings of the labels that are not those of the model's training labels, in words."""
     own, other = card.level_settings, frames.header.level_settings
-    return [
-        f"{name}: {other.get(name)!r} in the file, {own.get(name)!r} in training"
-        for name in sorted({*own, *other})
-        if own.get(name) != other.get(name)
-    ]
+    return [f"{name}: {other.get(name)!r} in the file, {own.get(name)!r} in training" for name in unlike(own, other, apart=())]
 
 
 def parts_of(card: Card, frames: FrameSet, file: str, choice: str = "auto") -> dict[str, np.ndarray]:
     """Frame indices by part.
 
-    "from-card" makes the split of the card again, for which the file has to hold exactly the frames of the training;
-    "all" is one part; "auto" is the first where the file is the one of the training, else the second.
+    "from-card" makes the split of the card again, for which the file has to begin with the frames of the training (what was
+    labelled since is the part "new"); "all" is one part; "auto" is the first where the file is the one of the training, else
+    the second, named for what it is if all its frames were trained on as well.
     """
     if choice not in CHOICES:
         raise InputError(f"split: expected one of {', '.join(CHOICES)}, got {choice!r}")
-    same_frames = card.data.get("fingerprint") == fingerprint(frames)
+    trained_on = first_frames(frames, card.data.get("frames", frames.n_frames))
+    same_frames = card.data.get("fingerprint") == fingerprint(trained_on)
     if choice == "all" or (choice == "auto" and not same_frames):
-        return {"all": np.arange(frames.n_frames)}
+        extra = [each.get("fingerprint") for each in card.data.get("extra", {}).values()]
+        seen = choice == "auto" and fingerprint(frames) in extra
+        return {"train_extra" if seen else "all": np.arange(frames.n_frames)}
     if not same_frames:
         raise InputError(
             f"split: {file} does not hold the frames that model {card.name!r} was trained on "
@@ -62,7 +63,9 @@ def parts_of(card: Card, frames: FrameSet, file: str, choice: str = "auto") -> d
         )
     split = card.data["split"]
     sizes = (split["train"], split["validation"], split["test"])
-    return split_frames(frames, split["scheme"], sizes, split["seed"])._asdict()
+    parts = split_frames(trained_on, split["scheme"], sizes, split["seed"])._asdict()
+    new = np.arange(trained_on.n_frames, frames.n_frames)
+    return parts if len(new) == 0 else {**parts, "new": new}
 
 
 def thinned(indices: np.ndarray, limit: int) -> np.ndarray:

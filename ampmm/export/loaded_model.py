@@ -13,7 +13,7 @@ import torch
 from ampmm.elements import formula, symbols
 from ampmm.errors import InputError
 from ampmm.export.evaluator import Evaluator
-from ampmm.export.metadata import Card
+from ampmm.export.metadata import Card, unlike
 from ampmm.geometry.cell import in_one_piece, largest_cutoff
 from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than, unordered_pairs_within
 from ampmm.physics.charges import dipole_moment
@@ -145,8 +145,7 @@ class LoadedModel:
         if level != expected:
             raise InputError(f"base: model {self.card.name!r} corrects {expected}, got {level or type(base).__name__}")
         own, other = self.card.base.get("level_settings", {}), getattr(base, "settings", {})
-        names = sorted({*own, *other} - {"version"})
-        differing = [f"{name} {other.get(name)!r}, not {own.get(name)!r}" for name in names if own.get(name) != other.get(name)]
+        differing = [f"{name} {other.get(name)!r}, not {own.get(name)!r}" for name in unlike(own, other)]
         if differing:
             raise InputError(
                 f"base: model {self.card.name!r} was trained with other settings of {expected}: {'; '.join(differing)}"
@@ -208,7 +207,8 @@ class LoadedModel:
             nearest = math.sqrt((vectors * vectors).sum(dim=1).min()) if len(vectors) else math.inf
             if 0.0 < nearest < least:
                 raise InputError(
-                    f"{name}: expected Å, got {what} {nearest:.2g} Å apart, nearer than {least:.2g} Å; are these lengths in nm?"
+                    f"{name}: expected Å, got {what} {nearest:.2g} Å apart, nearer than {least:.2g} Å: they overlap, "
+                    "or are these lengths in nm?"
                 )
 
     def default_coulomb_cutoff(self, largest: float) -> float:

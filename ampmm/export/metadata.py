@@ -1,6 +1,7 @@
 """The card of a model: what a `.pt` file says about itself, as JSON inside the archive."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self
 
@@ -11,6 +12,11 @@ FORMAT_VERSION: Final = 1
 UNITS: Final = {"length": "Å", "energy": "kJ/mol", "force": "kJ/mol/Å", "charge": "e", "dipole": "e·Å"}
 
 _CUTOFFS: Final = ({"qm", "polarization"}, {"qm", "polarization", "long_range", "coulomb"})
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any], *, apart: Sequence[str] = ("version",)) -> list[str]:
+    """Names of settings that two levels of theory, labellers or files do not share; those in `apart` do not count."""
+    return [name for name in sorted({*one, *other} - {*apart}) if one.get(name) != other.get(name)]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ampmm.export.executor import use_simple_executor
 from ampmm.export.loaded_model import LoadedModel
 from ampmm.export.metadata import Card
 from ampmm.export.native_modules import uses_native_operators, with_native_operators
+from ampmm.files import replacing
 from ampmm.nn.native import use_twins
 
 _CARD: Final = "ampmm_card.json"
@@ -57,15 +58,12 @@ def save_model(path: str | Path, model: nn.Module, card: Card) -> None:
         scripted = model
     else:
         scripted = torch.jit.script(use_twins(copy.deepcopy(model.eval())))
-    partial = path.with_suffix(path.suffix + ".partial")
     try:
-        torch.jit.save(scripted, str(partial), _extra_files={_CARD: card.to_json().encode()})
-        os.replace(partial, path)
+        with replacing(path) as draft:
+            torch.jit.save(scripted, str(draft), _extra_files={_CARD: card.to_json().encode()})
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(f"{path}: cannot be written ({reason}); is there such a folder, and space on the disk?") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:

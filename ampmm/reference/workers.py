@@ -14,6 +14,7 @@ import numpy as np
 
 from ampmm.data import Failure, Record
 from ampmm.errors import BackendError, LabellingError
+from ampmm.export.metadata import unlike
 from ampmm.reference.base import Labeller
 from ampmm.reference.registry import get_labeller
 
@@ -126,9 +127,8 @@ def _labeller(job: Job) -> Labeller:
     if key not in _labellers:
         _labellers[key] = get_labeller(job.engine, **job.options)
     settings = _labellers[key].settings
-    differing = [name for name in {*settings, *job.settings} if settings.get(name) != job.settings.get(name)]
-    if differing:
-        name = sorted(differing)[0]
+    if differing := unlike(settings, job.settings, apart=()):
+        name = differing[0]
         raise BackendError(
             f"a worker's {job.engine} differs from this machine's: {name} is {settings.get(name)!r} there and "
             f"{job.settings.get(name)!r} here; install the same version on all machines"

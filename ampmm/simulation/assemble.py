@@ -33,6 +33,7 @@ from ampmm.units import ANGSTROM_PER_NM, NM_PER_ANGSTROM
 MM_CUTOFF_NM: Final = 1.0
 CONSTRAINT_TOLERANCE: Final = 1e-6
 SEED_SPAN: Final = 2**31 - 1
+NPT_MARGIN: Final = 0.025  # of a box's edge
 
 
 class Region(NamedTuple):
@@ -99,8 +100,8 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
             dtype=_dtype(config),
         )
     if preset is not None:
-        implementation = "auto" if config.platform in ("auto", "CPU") else "openmm"
-        use_shifted_reaction_field(system, preset.cutoff, implementation, config.backend)
+        implementation = "auto" if config.platform.lower() in ("auto", "cpu") else "openmm"
+        use_shifted_reaction_field(system, preset.cutoff, implementation, config.backend, config.precision == "float64")
     positions = np.asarray(structure.positions.value_in_unit(unit.nanometer))
     if files.droplet is not None:
         check_wall(files.droplet.wall_radius, topology, indices, positions)
@@ -179,7 +180,15 @@ def _region(
     options: dict[str, Any] = {"coulomb_cutoff": get_preset(config.preset).cutoff} if config.preset else {}
     if isinstance(model, LoadedModel):  # other evaluators have a precision of their own
         options["dtype"] = _dtype(config)
+        if mm_system.usesPeriodicBoundaryConditions():
+            options.setdefault("coulomb_cutoff", model.default_coulomb_cutoff(_largest_cutoff(mm_system, config.ensemble)))
     return Region(model, indices, numbers, labels, mm_indices, charges[mm_indices], qm_charge, bounds, options)
+
+
+def _largest_cutoff(system: openmm.System, ensemble: str) -> float:
+    """Å; with room for a barostat to shrink the box."""
+    edges = [vector[axis].value_in_unit(unit.angstrom) for axis, vector in enumerate(system.getDefaultPeriodicBoxVectors())]
+    return (0.5 - (NPT_MARGIN if ensemble == "NPT" else 0.0)) * min(edges)
 
 
 def _dtype(config: SimulationConfig) -> torch.dtype:
@@ -187,7 +196,7 @@ def _dtype(config: SimulationConfig) -> torch.dtype:
 
 
 def _charges(system: openmm.System) -> np.ndarray:
-    """The charges of the classical System, (n_atoms,) e."""
+    """The charges of the classical System, (n_atoms,) e; `read_charges` asks for what only a model needs."""
     force = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
     return np.array(
         [force.getParticleParameters(i)[0].value_in_unit(unit.elementary_charge) for i in range(force.getNumParticles())]
@@ -203,16 +212,22 @@ def make_simulation(config: SimulationConfig, assembled: Assembled) -> app.Simul
     """The Simulation, at its start: positions set, velocities not.
 
     Raises:
-        InputError: an unknown platform.
+        InputError: an unknown platform, or OpenMM cannot set the System up on it.
     """
     platform, simulation = _platform(config), None
-    if platform is None:
-        simulation = app.Simulation(assembled.topology, assembled.system, _integrator(config))
-        platform = simulation.context.getPlatform()
-    properties = _properties(platform, config)
-    if simulation is None or properties:  # a platform that OpenMM chose computes in single precision unless it is told
-        simulation = None
-        simulation = app.Simulation(assembled.topology, assembled.system, _integrator(config), platform, properties)
+    try:
+        if platform is None:
+            simulation = app.Simulation(assembled.topology, assembled.system, _integrator(config))
+            platform = simulation.context.getPlatform()
+        properties = _properties(platform, config)
+        if simulation is None or properties:  # a platform that OpenMM chose computes in single precision unless it is told
+            simulation = None
+            simulation = app.Simulation(assembled.topology, assembled.system, _integrator(config), platform, properties)
+    except openmm.OpenMMException as error:
+        raise InputError(
+            f"system: OpenMM cannot set {config.system} up on the platform {config.platform}: {error}. A box has to be wider "
+            f"than twice the classical cutoff ({2 * MM_CUTOFF_NM:g} nm without a preset); a GPU platform needs its driver"
+        ) from None
     simulation.context.setPositions(assembled.positions)
     return simulation
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 
 from ampmm.errors import InputError, unknown_name
+from ampmm.files import replacing
 from ampmm.simulation.system_files import SYSTEM_FILE
 
 FORMS: Final = ("box", "droplet")
@@ -113,7 +114,10 @@ class SimulationConfig:
     def folder(self) -> Path:
         """The run's folder."""
         system = Path(self.system)
-        name = system.stem if system.suffix.lower() in STRUCTURE_SUFFIXES else system.name
+        if system.suffix.lower() in STRUCTURE_SUFFIXES:
+            name = system.stem
+        else:  # also `.`, or the folder's system.yaml
+            name = (system.parent if system.name == SYSTEM_FILE else system).resolve().name
         return Path(self.output) if self.output else Path("runs") / f"{name}-{self.form}"
 
 
@@ -212,4 +216,5 @@ def with_full_paths(config: SimulationConfig) -> SimulationConfig:
 
 def write_config(config: SimulationConfig, path: Path) -> None:
     """Store a config as YAML, in the order of its fields."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
+    with replacing(path) as draft:
+        draft.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))

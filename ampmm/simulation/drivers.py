@@ -10,10 +10,10 @@ from ampmm.errors import InputError
 from ampmm.export import Evaluator, load_model, models
 from ampmm.reference import LABELLERS, GFNFFDriver, get_labeller
 from ampmm.simulation.assemble import model_digest
+from ampmm.simulation.config import CLASSICAL
 from ampmm.simulation.sampler import Droplet
 from ampmm.units import ANGSTROM_PER_NM
 
-CLASSICAL: Final = "classical"
 GFN_FF: Final = "gfn-ff"
 
 

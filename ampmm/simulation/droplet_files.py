@@ -26,22 +26,23 @@ def load_droplet(system: str | Path, restraints: Sequence[Restraint] = ()) -> Dr
     files = read_system(str(system), "droplet")
     structure = load_structure(files.topology, files.coordinates)
     replaced = {frozenset(each.atoms) for each in restraints}
-    restraints = (*(each for each in files.restraints if frozenset(each.atoms) not in replaced), *restraints)
-    check_atoms(restraints, structure.topology.getNumAtoms())
-    system = structure.create_system(nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=True, removeCMMotion=False)
+    all_restraints = (*(each for each in files.restraints if frozenset(each.atoms) not in replaced), *restraints)
+    check_atoms(all_restraints, structure.topology.getNumAtoms())
+    classical = structure.create_system(nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=True, removeCMMotion=False)
     qm = select_qm_atoms(structure.topology, files.qm_atoms)
-    warn_of_charge(files.qm_charge, float(read_charges(system, set(qm.tolist()))[qm].sum()), stacklevel=3)
+    warn_of_charge(files.qm_charge, float(read_charges(classical, set(qm.tolist()))[qm].sum()), stacklevel=3)
     positions = structure.positions.value_in_unit(unit.nanometer)
     check_wall(files.droplet.wall_radius, structure.topology, qm, positions)
     return Droplet(
         name=files.name,
         topology=structure.topology,
-        system=system,
+        system=classical,
         positions=positions,
         qm_indices=qm,
         qm_charge=files.qm_charge,
         wall_radius=files.droplet.wall_radius,
         wall_force_constant=files.droplet.wall_force_constant,
         center_force_constant=files.droplet.center_force_constant,
-        restraints=restraints,
+        restraints=all_restraints,
+        digest=files.digest,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from openmm import app
 
 from ampmm.errors import DataFileError
+from ampmm.files import replacing
 
 STATE_COLUMNS: Final = (
     "step",
@@ -51,10 +52,8 @@ class Table:
         rows: list[str] = []
         if keep_to_step is not None:
             rows = _rows_until(path, header, keep_to_step)
-        # Written anew beside the old one, then renamed: a kill here loses nothing.
-        temporary = path.with_suffix(path.suffix + ".tmp")
-        temporary.write_text("\n".join([header, *rows]) + "\n")
-        os.replace(temporary, path)
+        with replacing(path) as draft:
+            draft.write_text("\n".join([header, *rows]) + "\n")
         self._file = path.open("a")
 
     def write(self, values: Sequence[float]) -> None:
@@ -139,7 +138,7 @@ def truncate_dcd(file: BinaryIO, frames: int, name: str) -> None:
     if held < frames:
         raise DataFileError(
             f"{name}: expected at least the {frames} frames up to the checkpoint, found {held}; "
-            "start again in another folder, from the coordinates of state.xml if wanted"
+            "put the whole file back, or start again in another folder"
         )
     file.truncate(276 + frames * frame_size)
     file.seek(8)

@@ -4,7 +4,6 @@
 `state.xml` holds positions, velocities, box and step as text: good anywhere, but the thermostat draws new numbers.
 """
 
-import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,6 +12,7 @@ from openmm import app
 
 from ampmm.data import WriterLock
 from ampmm.errors import DataFileError, InputError
+from ampmm.files import replacing
 
 CHECKPOINT: Final = "checkpoint.chk"
 STATE: Final = "state.xml"
@@ -64,25 +64,17 @@ def require_run(folder: Path) -> None:
         )
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or leave the old one."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def save_checkpoint(simulation: app.Simulation, folder: Path) -> None:
     """Write both restart files; each names its own step, so either alone is consistent."""
-    write_atomically(folder / CHECKPOINT, simulation.context.createCheckpoint())
-    state = simulation.context.getState(positions=True, velocities=True, parameters=True)
-    write_atomically(folder / STATE, openmm.XmlSerializer.serialize(state).encode())
+    with replacing(folder / CHECKPOINT) as draft:
+        draft.write_bytes(simulation.context.createCheckpoint())
+    save_state(folder / STATE, simulation.context.getState(positions=True, velocities=True, parameters=True))
+
+
+def save_state(path: Path, state: openmm.State) -> None:
+    """Write a State as XML, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(openmm.XmlSerializer.serialize(state))
 
 
 def load_checkpoint(simulation: app.Simulation, folder: Path) -> Restarted:

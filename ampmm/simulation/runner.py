@@ -1,11 +1,11 @@
 """Running a simulation: start or resume, step in chunks, report, guard, checkpoint, stop with the last good frame."""
 
 import dataclasses
-import signal
+import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,8 @@ import openmm
 from openmm import app, unit
 from tqdm import tqdm
 
-from ampmm.errors import InputError, SimulationStopped
+from ampmm.errors import DataFileError, InputError, SimulationStopped
+from ampmm.interrupt import DeferredInterrupt
 from ampmm.simulation import restart
 from ampmm.simulation.assemble import (
     Assembled,
@@ -86,14 +87,16 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
     restart.refuse_overwrite(folder)
     if model is None and is_structure_file(config.system):
         model = named_model(config.model, Path(config.system).name)  # before the work of solvating
-    config = solvate_if_needed(config)
-    assembled = assemble(config, model)
-    _announce(assembled, progress)
-    simulation = make_simulation(config, assembled)
-    digests = {"model_digest": model_digest(assembled.region.model), "system_digest": assembled.system_digest}
-    config = dataclasses.replace(with_full_paths(config), **digests)
-    with _disk_errors(folder, simulation), restart.only_writer(folder):
-        restart.refuse_overwrite(folder)
+    with ExitStack() as held:
+        claim = functools.cache(lambda: _claim(folder, held))  # once, as soon as something is written there
+        config = solvate_if_needed(config, claim)
+        assembled = assemble(config, model)
+        _announce(assembled, progress)
+        simulation = make_simulation(config, assembled)
+        digests = {"model_digest": model_digest(assembled.region.model), "system_digest": assembled.system_digest}
+        config = dataclasses.replace(with_full_paths(config), **digests)
+        held.enter_context(_disk_errors(folder, simulation))
+        claim()
         if progress and config.minimize:
             print(f"minimising (at most {config.minimize} iterations)", file=sys.stderr, flush=True)
         good = _prepare(simulation, config, assembled)
@@ -102,6 +105,11 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
         outputs = _open_outputs(config, assembled, folder, None)
         restart.save_checkpoint(simulation, folder)
         return _run(config, assembled, simulation, outputs, good, progress)
+
+
+def _claim(folder: Path, held: ExitStack) -> None:
+    held.enter_context(restart.only_writer(folder))
+    restart.refuse_overwrite(folder)
 
 
 def resume(folder: Path, steps: int | None = None, model: Any = None, progress: bool = True, model_file: str = "") -> Result:
@@ -136,16 +144,20 @@ def resume(folder: Path, steps: int | None = None, model: Any = None, progress: 
 
 def _check_files(config: SimulationConfig, assembled: Assembled) -> None:
     """Refuse to go on with another model or another system under the same name."""
-    if config.system_digest and config.system_digest != assembled.system_digest:
+    if not config.system_digest:
+        return  # an older version did not store what it began with
+    if config.system_digest != assembled.system_digest:
         raise InputError(
             f"--resume: the topology, QM region or restraints of {config.system} are others than those that the run in "
             f"{config.folder} began with; undo the change, or start another run"
         )
     found = model_digest(assembled.region.model)
-    if config.model_digest and found and found != config.model_digest:
+    if found != config.model_digest:
+        digests = (found, config.model_digest)
+        now, then = (f"a file of SHA-256 {each}…" if each else "an Evaluator of a script's own" for each in digests)
         raise InputError(
-            f"--resume: the model {config.model or 'of the system'} is another file than the one the run in {config.folder} "
-            f"began with (SHA-256 {found}… now, {config.model_digest}… then); put that one back, or start another run"
+            f"--resume: the model {config.model or 'of the system'} is not the one that the run in {config.folder} began with "
+            f"({now} now, {then} then); put that one back, give it to `resume` as `model`, or start another run"
         )
 
 
@@ -160,7 +172,7 @@ def _go_on(config: SimulationConfig, assembled: Assembled, simulation: app.Simul
     if not restarted.bitwise:
         print(f"{restart.CHECKPOINT} does not load here; continuing from {restart.STATE} with new random numbers.")
     outputs = _open_outputs(config, assembled, folder, restarted.step)
-    write_config(config, folder / restart.CONFIG)
+    write_config(with_full_paths(config), folder / restart.CONFIG)
     return _run(config, assembled, simulation, outputs, Good(restarted.step, _state(simulation)), progress)
 
 
@@ -184,6 +196,8 @@ def _prepare(simulation: app.Simulation, config: SimulationConfig, assembled: As
         reason = _check(state, assembled, _evaluation(assembled, state))
     except openmm.OpenMMException as error:
         reason = f"OpenMM stopped ({error})"
+    except InputError as error:  # the model refuses the frame
+        reason = str(error)
     if reason:
         raise SimulationStopped(
             f"before the first step: {reason}. Nothing was run; look at the starting structure, or choose another model"
@@ -194,6 +208,13 @@ def _prepare(simulation: app.Simulation, config: SimulationConfig, assembled: As
 def _open_outputs(config: SimulationConfig, assembled: Assembled, folder: Path, step: int | None) -> _Outputs:
     """The run's three files, new, or cut back to `step`."""
     frames = None if step is None else step // config.report_interval
+    names = (restart.STATE_DATA, restart.TRAJECTORY, *((restart.ML_TERMS,) if assembled.region.model is not None else ()))
+    missing = [name for name in names if step is not None and not (folder / name).is_file()]
+    if missing:
+        raise DataFileError(
+            f"--resume: expected {', '.join(missing)} in {folder}, which the run goes on writing, and it is not there; put it "
+            "back, or start again in another folder"
+        )
     timestep_ps = config.timestep / 1000.0
     tables = [Table(folder / restart.STATE_DATA, STATE_COLUMNS, step)]
     if assembled.region.model is not None:
@@ -221,8 +242,8 @@ def _run(
     )
     began = time.perf_counter()
     try:
-        with _interrupt() as pending, _disk_errors(folder, simulation):
-            while step < config.steps and not pending():
+        with DeferredInterrupt() as interrupt, _disk_errors(folder, simulation):
+            while step < config.steps and not interrupt.requested:
                 target = min(config.steps, (step // config.report_interval + 1) * config.report_interval, step + CHUNK)
                 _advance(simulation, target - step, assembled, folder, good)
                 bar.update(target - step)
@@ -311,7 +332,7 @@ def _check(state: openmm.State, assembled: Assembled, evaluation: Any) -> str:
 def _stop(reason: str, assembled: Assembled, folder: Path, good: Good, step: int | None = None) -> None:
     """Save the last good frame and raise."""
     _write_pdb(folder / LAST_GOOD_PDB, assembled.topology, good.state)
-    restart.write_atomically(folder / LAST_GOOD_XML, openmm.XmlSerializer.serialize(good.state).encode())
+    restart.save_state(folder / LAST_GOOD_XML, good.state)
     where = f"after step {good.step}" if step is None else f"at step {step}"
     raise SimulationStopped(
         f"stopped {where}: {reason}. The last good frame, of step {good.step}, is in {folder / LAST_GOOD_PDB} and "
@@ -378,20 +399,3 @@ def _disk_errors(folder: Path, simulation: app.Simulation) -> Iterator[None]:
             f"stopped at step {step}: cannot write to {folder}: {error}. The last checkpoint written before is "
             "untouched; free some space or mend the folder's rights, then continue with --resume"
         ) from error
-
-
-@contextmanager
-def _interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a question asked between chunks, so that a checkpoint can be written."""
-    received: list[int] = []
-    previous = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, lambda caught, _: received.append(caught))
-    except ValueError:
-        pass  # not in the main thread: signals go to whoever runs it
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

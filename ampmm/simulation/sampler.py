@@ -5,7 +5,6 @@ terms. Configurational averages do not depend on masses, so the QM hydrogens may
 """
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from openmm import app, unit
 
 from ampmm.data import Record
 from ampmm.embedding import strip_qm_terms
-from ampmm.errors import InputError, SimulationStopped
+from ampmm.errors import DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.export import Evaluator
 from ampmm.simulation.config import check_timestep
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.minimization import minimize_around
+from ampmm.simulation.restart import save_state
 from ampmm.simulation.restraints import Restraint, add_restraints
 from ampmm.units import ANGSTROM_PER_NM
 
@@ -100,6 +100,7 @@ class Droplet(NamedTuple):
     wall_force_constant: float  # kJ/mol/nm²
     center_force_constant: float  # kJ/mol/nm²
     restraints: tuple[Restraint, ...] = ()
+    digest: str = ""  # of the files, see `SystemFiles.digest`
 
 
 class EvaluatorForce:
@@ -185,7 +186,9 @@ class Sampler:
         settings = self._settings
         if settings.minimize:
             report(f"minimising (at most {settings.minimize} iterations)")
-            self._guarded(minimize_around, self.context, self._qm, settings.minimize)
+            if not self._minimized(settings.minimize):
+                report("the minimisation met a structure that the driver refuses, and was undone")
+                self.context.applyConstraints(self._integrator.getConstraintTolerance())
         self.context.setVelocitiesToTemperature(settings.temperature, settings.seed)
         report(f"equilibrating for {settings.equilibration:g} ps at {settings.temperature:g} K")
         self._integrator.setFriction(10.0 * settings.friction)
@@ -196,7 +199,13 @@ class Sampler:
 
     def restore(self, path: Path) -> None:
         """Positions, velocities, time and step count of a state that `save` wrote."""
-        state = openmm.XmlSerializer.deserialize(path.read_text())
+        try:
+            state = openmm.XmlSerializer.deserialize(path.read_text())
+        except (openmm.OpenMMException, ValueError) as error:
+            raise DataFileError(
+                f"{path}: expected the state that the trajectory goes on from, cannot read it ({error}); start another "
+                "trajectory, with another --output and --seed; the frames stored so far stay good"
+            ) from None
         # The same random numbers again would repeat the start of the trajectory's noise. The seed counts when a context begins;
         # preserveState would bring the old generator back.
         self._integrator.setRandomNumberSeed(1 + (self._settings.seed + state.getStepCount()) % (2**31 - 1))
@@ -205,10 +214,7 @@ class Sampler:
 
     def save(self, path: Path) -> None:
         """Write the state, replacing the last one in one step."""
-        state = self.context.getState(positions=True, velocities=True)
-        draft = path.with_name(f".{path.name}.new")
-        draft.write_text(openmm.XmlSerializer.serialize(state))
-        os.replace(draft, path)
+        save_state(path, self.context.getState(positions=True, velocities=True))
 
     def step(self, n_steps: int) -> None:
         """Take time steps.
@@ -248,6 +254,16 @@ class Sampler:
             round=settings.round,
             driver=driver,
         )
+
+    def _minimized(self, iterations: int) -> bool:
+        done: list[bool] = []
+        force = self._force
+
+        def refused() -> bool:
+            return force is not None and isinstance(force.error, LabellingError | InputError)
+
+        self._guarded(lambda: done.append(minimize_around(self.context, self._qm, iterations, refused)))
+        return done[0]
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call into OpenMM; an error of the evaluator comes back as itself."""

@@ -206,7 +206,10 @@ def _header(droplet: Droplet, settings: SamplingSettings, driver: str, burst: Bu
         "integrator": "LangevinMiddle",
         "openmm": openmm.version.version,
         "wall_radius_nm": droplet.wall_radius,
+        "wall_force_constant": droplet.wall_force_constant,
+        "center_force_constant": droplet.center_force_constant,
         "restraints": [each.as_entry() for each in droplet.restraints],
+        "system_digest": droplet.digest,
         "burst": None if burst is None else {"driver": burst.driver, **asdict(burst.settings)},
     }
     return Header(
@@ -224,7 +227,8 @@ def _check_resumable(path: Path, now: dict[str, Any], state_file: Path) -> None:
         raise InputError(f"resume: expected the saved state {state_file}, found none; start anew under another file name")
     # What an older version did not know, it did as the defaults do.
     defaults = {each.name: each.default for each in fields(SamplingSettings)} | {"restraints": [], "burst": None}
-    defaults["wall_radius_nm"] = now["wall_radius_nm"]
+    for name in ("wall_radius_nm", "wall_force_constant", "center_force_constant", "system_digest"):
+        defaults[name] = now[name]
     before = {**defaults, **read_header(path).sampling}
     for name in ("driver", *defaults):
         if name not in ("time", "flush") and before.get(name) != now[name]:

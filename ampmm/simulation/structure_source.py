@@ -1,6 +1,8 @@
 """A run from a structure file and a preset: what is QM, and water around a solute that comes without."""
 
 import dataclasses
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +14,10 @@ from ampmm.embedding import LoadedStructure, Preset, get_preset, load_structure
 from ampmm.errors import InputError
 from ampmm.simulation.config import STRUCTURE_SUFFIXES, SimulationConfig
 from ampmm.simulation.system_files import SystemFiles
-from ampmm.units import NM_PER_ANGSTROM
+from ampmm.units import AVOGADRO, NM_PER_ANGSTROM
 
 SOLVATED: Final = "solvated.pdb"
+LEAST_DENSITY: Final = 0.8  # g/mL, of a box without a warning
 _COORDINATE_FILES: Final = (".pdb", ".cif", ".pdbx")
 _RELAXATIONS: Final = 10  # iterations of the classical minimisation of a new box, for each of `minimize`
 
@@ -24,12 +27,13 @@ def is_structure_file(system: str) -> bool:
     return Path(system).suffix.lower() in STRUCTURE_SUFFIXES
 
 
-def solvate_if_needed(config: SimulationConfig) -> SimulationConfig:
+def solvate_if_needed(config: SimulationConfig, claim: Callable[[], None] = lambda: None) -> SimulationConfig:
     """The config of the run, with a solvated PDB in the run's folder for a solute that came without water.
 
     A solute gets the hydrogens it lacks, the preset's water in a cube that leaves `padding` between it and its images
     (and is at least twice as wide), and ions that neutralise it. With `minimize`, the new box is relaxed under the classical
-    force field. Waters of a crystal structure, which have no hydrogens, and its unit cell are left out.
+    force field. Waters of a crystal structure, which have no hydrogens, and its unit cell are left out. `claim` is called
+    before anything is written.
 
     Raises:
         InputError: no preset, a file that cannot be read, or residues that the preset's force field does not know.
@@ -43,16 +47,26 @@ def solvate_if_needed(config: SimulationConfig) -> SimulationConfig:
         )
     preset, path = get_preset(config.preset), Path(config.system)
     if path.suffix.lower() not in _COORDINATE_FILES:
+        _refuse_padding(config)
         return config
     structure = load_structure(path, parameters=preset.force_fields)
     if has_whole_waters(structure.topology):
+        _refuse_padding(config)
         return config
     topology, positions = _solvated(structure, preset, config)
+    claim()
     config.folder.mkdir(parents=True, exist_ok=True)
     target = config.folder / SOLVATED
     with target.open("w") as file:
         app.PDBFile.writeFile(topology, positions, file, keepIds=True)
     return dataclasses.replace(config, system=str(target.resolve()), output=str(config.folder))
+
+
+def _refuse_padding(config: SimulationConfig) -> None:
+    if config.padding != SimulationConfig.padding:
+        raise InputError(
+            f"padding: expected with a solute to solvate, got {config.padding:g} Å with {config.system}, which has its water"
+        )
 
 
 def read_structure(config: SimulationConfig) -> tuple[SystemFiles, LoadedStructure]:
@@ -69,6 +83,7 @@ def read_structure(config: SimulationConfig) -> tuple[SystemFiles, LoadedStructu
     if structure.box_vectors is None:
         raise InputError(f"system: expected a periodic box with {path}, got none; a PDB has it in its CRYST1 record")
     check_water(structure.topology, config.preset, path)
+    _check_density(structure, path)
     qm_atoms: Any = config.qm_atoms or solute_atoms(structure.topology)
     files = SystemFiles(
         name=path.stem, topology=path, coordinates=path, qm_atoms=qm_atoms, qm_charge=None, model="", droplet=None
@@ -84,6 +99,20 @@ def check_water(topology: app.Topology, preset: str, path: Path) -> None:
         raise InputError(
             f"preset: {preset} has water of {expected} sites, got {path} with water of "
             f"{', '.join(map(str, sorted(sites))) or 'no'} sites; choose the preset of its water, or solvate it anew"
+        )
+
+
+def _check_density(structure: LoadedStructure, path: Path) -> None:
+    """Warn of a box that is mostly empty: a crystal's unit cell with a few waters that got hydrogens is not solvated."""
+    elements = [atom.element for atom in structure.topology.atoms() if atom.element is not None]
+    mass = sum(element.mass.value_in_unit(unit.dalton) for element in elements)
+    volume = float(np.linalg.det(np.array(structure.box_vectors.value_in_unit(unit.nanometer))))
+    density = mass / (AVOGADRO * 1e-21) / volume  # 1 nm³ is 1e-21 mL
+    if density < LEAST_DENSITY:
+        warnings.warn(
+            f"system: the box of {path} has a density of {density:.2f} g/mL, less than water's; if it is not meant to be empty "
+            "in part, delete its waters, so that it gets new ones",
+            stacklevel=2,
         )
 
 
@@ -150,7 +179,13 @@ def _solvated(structure: LoadedStructure, preset: Preset, config: SimulationConf
         )
     except ValueError as error:
         raise InputError(f"system: {_unknown(error)}") from None
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001))
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001))
+    except openmm.OpenMMException as error:
+        raise InputError(
+            f"padding: OpenMM cannot set up the solvated box: {error}. It has to be wider than twice the cutoff of "
+            f"{preset.cutoff:g} Å; give a larger --padding"
+        ) from None
     context.setPositions(modeller.positions)
     openmm.LocalEnergyMinimizer.minimize(context, maxIterations=_RELAXATIONS * config.minimize)
     positions = context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)

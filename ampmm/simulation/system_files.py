@@ -106,7 +106,7 @@ def read_system(system: str, form: str) -> SystemFiles:
         topology=files[0],
         coordinates=files[1],
         qm_atoms=_entry(content, "qm_atoms", path),
-        qm_charge=round(_number(content, "qm_charge", path)),
+        qm_charge=_whole(content, "qm_charge", path),
         model=str(content.get("model", "")),
         droplet=droplet,
         restraints=read_restraints(content.get("restraints"), str(path)),
@@ -123,6 +123,13 @@ def _entry(content: dict, name: str, path: Path, where: str = "") -> Any:
     if name not in content:
         raise InputError(f"{path}: {where + ': ' if where else ''}expected an entry {name!r}, found none")
     return content[name]
+
+
+def _whole(content: dict, name: str, path: Path) -> int:
+    value = _number(content, name, path)
+    if not value.is_integer():
+        raise InputError(f"{path}: {name}: expected a whole number, got {value!r}")
+    return int(value)
 
 
 def _number(content: dict, name: str, path: Path, where: str = "") -> float:

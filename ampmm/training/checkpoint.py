@@ -1,7 +1,5 @@
 """Checkpoints of a training run: tensors and plain values only, written whole or not at all."""
 
-import contextlib
-import os
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import torch
 
 from ampmm.errors import DataFileError, InputError
+from ampmm.files import replacing
 from ampmm.training.config import TrainingConfig
 
 # Where files lie may change between two parts of a run; what is in them may not.
@@ -21,16 +20,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         DataFileError: the disk is full, or the folder cannot be written to.
     """
-    partial = path.with_suffix(".partial")
     try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with replacing(path) as draft:
+            torch.save(state, draft)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's own, of a full disk
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise DataFileError(
             f"checkpoint: cannot write {path}: {error}. An earlier checkpoint there is untouched; free some space or mend the "
             "folder's rights, then go on with --resume"

@@ -1,7 +1,6 @@
 """The training loop: batches, optimiser steps, validation, checkpoints."""
 
 import csv
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,8 @@ from ampmm.data.schema import FrameSet
 from ampmm.data.splits import Split, fingerprint, split_frames
 from ampmm.elements import symbols
 from ampmm.errors import InputError
+from ampmm.files import replacing
+from ampmm.interrupt import DeferredInterrupt
 from ampmm.memory import keep_freed_memory
 from ampmm.models import Model, build_model
 from ampmm.nn.native import use_native
@@ -28,7 +29,6 @@ from ampmm.physics.coulomb import BareCoulomb
 from ampmm.physics.evaluators import force_evaluator
 from ampmm.training.checkpoint import load_checkpoint, save_checkpoint
 from ampmm.training.config import TrainingConfig
-from ampmm.training.interrupt import DeferredInterrupt
 from ampmm.training.loss import Sizes, sizes_of, weighted_loss
 from ampmm.training.offsets import element_energies
 from ampmm.training.optimizer import make_optimizer
@@ -233,9 +233,8 @@ class Trainer:
         if self.processes.is_first and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [row for row in lines[1:] if float(row.split(",", 1)[0]) <= self.step]
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join([*lines[:1], *kept]), encoding="utf-8")
-            os.replace(partial, path)
+            with replacing(path) as draft:
+                draft.write_text("".join([*lines[:1], *kept]), encoding="utf-8")
 
     def averaged_model(self) -> Model:
         """The model with the weights that are kept."""

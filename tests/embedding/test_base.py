@@ -56,13 +56,14 @@ def test_energies_forces_and_charges_are_sums(delta, droplet):
     assert step == pytest.approx(-1e-3 * np.trace(mean_force[:3]), rel=0.02, abs=1e-5)
 
 
-def test_the_force_in_a_droplet_is_the_sum(delta, droplet):
+@pytest.mark.parametrize(("dtype", "resolution"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_the_force_in_a_droplet_is_the_sum(delta, droplet, dtype, resolution):
     together = delta.with_base(Springs())
-    system, _ = create_mixed_system(droplet.topology, droplet.system, "FOR", together, force_group=GROUP)
+    system, _ = create_mixed_system(droplet.topology, droplet.system, "FOR", together, force_group=GROUP, dtype=dtype)
     mm, values = frame(droplet)
-    expected = together.evaluate(*values)
+    expected = together.evaluate(*values, dtype=dtype)
     here = context(system, droplet.positions)
-    assert energy(here, {GROUP}) == pytest.approx(expected.energy, rel=1e-6)
+    assert energy(here, {GROUP}) == pytest.approx(expected.energy, rel=resolution)
     got = forces(here, {GROUP})
     scale = np.abs(expected.forces_qm).max()
     assert np.allclose(got[:4], 10 * expected.forces_qm, atol=1e-4 * scale)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support.toy_frames import toy_frames
 
-from ampmm.data.splits import split_frames
+from ampmm.data.combine import first_frames
+from ampmm.data.splits import fingerprint, split_frames
 from ampmm.errors import InputError
 from ampmm.evaluation import check_comparable, differing_settings, parts_of, thinned
 
@@ -24,6 +25,25 @@ def test_the_training_file_gives_the_split_of_the_card(toy_model):
 def test_a_file_without_frames_is_refused(toy_model):
     with pytest.raises(InputError, match=r"empty.h5 holds no frames yet"):
         check_comparable(toy_model.card, toy_frames(4)._replace(time=np.zeros(0)), "empty.h5")
+
+
+def test_what_was_labelled_since_the_training_is_a_part_of_its_own(toy_model):
+    frames = toy_frames(28)
+    own = first_frames(frames, 24)
+    data = {**toy_model.card.data, "fingerprint": fingerprint(own), "frames": 24}
+    card = dataclasses.replace(toy_model.card, data=data)
+    parts = parts_of(card, frames, "frames.h5")
+    assert parts.pop("new").tolist() == [24, 25, 26, 27]
+    expected = parts_of(card, own, "frames.h5")
+    assert all(np.array_equal(parts[name], expected[name]) for name in ("train", "validation", "test"))
+
+
+def test_extra_data_of_the_training_are_not_called_unseen(toy_model):
+    frames = toy_frames(28)
+    data = {**toy_model.card.data, "extra": {"hot": {"fingerprint": fingerprint(frames)}}}
+    card = dataclasses.replace(toy_model.card, data=data)
+    assert list(parts_of(card, frames, "hot.h5")) == ["train_extra"]
+    assert list(parts_of(card, frames, "hot.h5", "all")) == ["all"]
 
 
 def test_another_file_is_one_part_and_has_no_split(toy_model):

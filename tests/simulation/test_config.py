@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,21 @@ def test_systems_are_found_by_name_and_by_path(small_system):
     assert find_system(str(small_system)) == find_system(str(small_system / "system.yaml")) == small_system
     with pytest.raises(InputError, match=r"one of: .*uracil.*; got 'urasil'"):
         find_system("urasil")
+
+
+def test_the_folder_of_a_run_is_named_after_the_system_however_that_was_given(small_system, monkeypatch):
+    monkeypatch.chdir(small_system)
+    for given in (".", "system.yaml", str(small_system), str(small_system / "system.yaml")):
+        assert SimulationConfig(system=given).folder == Path("runs") / f"{small_system.name}-box"
+    assert SimulationConfig(system="uracil").folder == Path("runs/uracil-box")
+
+
+def test_part_of_a_charge_is_refused(small_system, tmp_path):
+    (tmp_path / "system.yaml").write_text((small_system / "system.yaml").read_text().replace("qm_charge: 0", "qm_charge: 0.5"))
+    for name in ("droplet.prmtop", "droplet.inpcrd"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"qm_charge: expected a whole number, got 0\.5"):
+        read_system(str(tmp_path), "droplet")
 
 
 def test_system_file_says_what_is_missing(small_system, tmp_path):

@@ -36,6 +36,25 @@ def test_held_atoms_stay_and_the_others_relax(context):
     np.testing.assert_allclose(np.linalg.norm(np.diff(after[1:], axis=0), axis=1), 0.15, atol=1e-4)
 
 
+def test_held_atoms_in_another_periodic_image_stay_there():
+    """Where a platform has wrapped a molecule, the springs hold its atoms in the image where they are."""
+    system = openmm.System()
+    system.addParticle(12.0)
+    system.setDefaultPeriodicBoxVectors(*np.eye(3).tolist())
+    pull = openmm.CustomExternalForce("0*periodicdistance(x,y,z,0,0,0)")  # makes the System periodic
+    system.addForce(pull)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(np.array([[1.2, 0.0, 0.0]]))
+
+    def moved_by_the_platform(context, *_):
+        context.setPositions(np.array([[0.2, 0.0, 0.0]]))
+        assert context.getState(energy=True).getPotentialEnergy()._value == pytest.approx(0.0, abs=1e-6)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openmm.LocalEnergyMinimizer, "minimize", moved_by_the_platform)
+        assert minimize_around(context, [0], 1)
+
+
 def test_the_system_is_left_as_it_was(context):
     before = openmm.XmlSerializer.serialize(context.getSystem())
     minimize_around(context, [0, 1], 5)
@@ -54,6 +73,16 @@ def test_what_ends_in_no_number_is_undone(context, monkeypatch):
     assert context.getSystem().getNumForces() == 1
     monkeypatch.undo()
     assert minimize_around(context, [0, 1], 50)
+
+
+def test_a_caller_says_what_its_engine_refuses(context, monkeypatch):
+    def refused(*_):
+        raise openmm.OpenMMException("GFN2-xTB did not converge")
+
+    monkeypatch.setattr(openmm.LocalEnergyMinimizer, "minimize", refused)
+    assert not minimize_around(context, [0, 1], 50, lambda: True)
+    with pytest.raises(openmm.OpenMMException, match="did not converge"):
+        minimize_around(context, [0, 1], 50)
 
 
 @pytest.mark.parametrize("message", ["Particle coordinate is NaN", "the energy or the forces are not finite here"])

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import mdtraj
 import numpy as np
 import openmm
+import parmed
 import pytest
 from openmm import unit
 from support.stand_in_model import write_stand_in
@@ -136,17 +137,35 @@ def test_another_model_under_the_same_name_does_not_go_on(small_system, tmp_path
     digest = hashlib.sha256(model.read_bytes()).hexdigest()[:8]
     assert digest in stored.read_text()
     stored.write_text(stored.read_text().replace(digest, "deadbeef"))
-    with pytest.raises(InputError, match=r"m.pt is another file than the one the run in .* began with"):
+    with pytest.raises(InputError, match=r"m.pt is not the one that the run in .* began with \(a file of SHA-256 \w+… now"):
         resume(tmp_path / "a", 40, progress=False)
 
 
-def test_a_model_that_was_moved_goes_on_from_its_new_place(small_system, tmp_path):
+def test_a_run_with_an_evaluator_of_ones_own_does_not_go_on_with_another(small_system, tmp_path, springs):
+    start(config(small_system, tmp_path / "a", steps=20), model=springs, progress=False)
+    assert resume(tmp_path / "a", 30, model=springs, progress=False).step == 30
+    model = write_stand_in(tmp_path / "m.pt")
+    with pytest.raises(InputError, match=r"an Evaluator of a script's own then"):
+        resume(tmp_path / "a", 40, progress=False, model_file=str(model))
+
+
+@pytest.mark.parametrize("name", [restart.TRAJECTORY, restart.STATE_DATA])
+def test_a_file_that_was_taken_away_is_named(small_system, tmp_path, name):
+    run(small_system, tmp_path / "a", steps=20)
+    (tmp_path / "a" / name).unlink()
+    with pytest.raises(DataFileError, match=rf"--resume: expected {name} in .* put it back"):
+        resume(tmp_path / "a", 40, progress=False)
+
+
+def test_a_model_that_was_moved_goes_on_from_its_new_place(small_system, tmp_path, monkeypatch):
     model = write_stand_in(tmp_path / "m.pt")
     run(small_system, tmp_path / "a", steps=20, model=str(model), platform="CPU")
-    moved = model.rename(tmp_path / "moved.pt")
+    model.rename(tmp_path / "moved.pt")
     with pytest.raises(ModelFileError, match=r"there is no file .*m\.pt"):
         resume(tmp_path / "a", 30, progress=False)
-    assert resume(tmp_path / "a", 30, progress=False, model_file=str(moved)).step == 30
+    monkeypatch.chdir(tmp_path)
+    assert resume(tmp_path / "a", 30, progress=False, model_file="moved.pt").step == 30
+    monkeypatch.chdir(tmp_path / "a")  # the name as typed means nothing here
     assert resume(tmp_path / "a", 40, progress=False).step == 40
 
 
@@ -183,6 +202,40 @@ def test_barostat_moves_the_box_and_the_columns_say_so(small_system, tmp_path):
     assert frames(tmp_path / "a").unitcell_volumes == pytest.approx(data["volume_nm3"], rel=1e-5)
     final = mdtraj.load(str(tmp_path / "a" / restart.FINAL))
     assert final.unitcell_volumes == pytest.approx(data["volume_nm3"][-1:], rel=1e-3)  # three decimals of Å
+
+
+def test_a_barostat_may_shrink_the_box_by_some_percent(small_system, tmp_path):
+    """By default the QM–MM reaction field would end at half the box; the written terms use the force's cutoff in any box."""
+    model = load_model(write_stand_in(tmp_path / "uracil.pt"))
+    for ensemble, cutoff in (("NVT", 11.0), ("NPT", 0.475 * 22.0)):
+        settings = config(narrower(small_system, tmp_path / ensemble, 22.0), tmp_path / "a", form="box", ensemble=ensemble)
+        assembled = assemble(settings, model)
+        assert assembled.region.options["coulomb_cutoff"] == pytest.approx(cutoff)
+        context = make_simulation(settings, assembled).context
+        shrunk = 0.96 * 2.2 * np.eye(3)
+        context.setPeriodicBoxVectors(*shrunk)
+        force = {next(i for i, each in enumerate(assembled.system.getForces()) if each.getName() == "ampmm")}
+        for index, each in enumerate(assembled.system.getForces()):
+            each.setForceGroup(index)
+        context.reinitialize(preserveState=True)
+        if ensemble == "NVT":
+            with pytest.raises(openmm.OpenMMException, match="over half the box"):
+                context.getState(energy=True, groups=force)
+            continue
+        state = context.getState(energy=True, positions=True, groups=force)
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        expected = evaluate_region(assembled.region, positions, shrunk).energy
+        assert state.getPotentialEnergy()._value == pytest.approx(expected, abs=1e-2)
+
+
+def narrower(system, folder, edge):
+    """The same system in a cube of another edge, Å."""
+    shutil.copytree(system, folder)
+    structure = parmed.load_file(str(folder / "box.prmtop"), str(folder / "box.inpcrd"))
+    structure.box = [edge, edge, edge, 90.0, 90.0, 90.0]
+    structure.save(str(folder / "box.prmtop"), overwrite=True)
+    structure.save(str(folder / "box.inpcrd"), format="rst7", overwrite=True)
+    return folder
 
 
 def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path):
@@ -281,12 +334,21 @@ def test_full_disk_keeps_the_last_checkpoint(small_system, tmp_path, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(restart.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(SimulationStopped, match=r"No space left on device.*--resume"):
         resume(tmp_path / "a", 40, progress=False)
     assert before == {name: (tmp_path / "a" / name).read_bytes() for name in before}
     monkeypatch.undo()
     assert resume(tmp_path / "a", 40, progress=False).step == 40
+
+
+def test_what_openmm_cannot_set_up_is_refused_by_name(small_system, tmp_path, monkeypatch):
+    def failing(*_):
+        raise openmm.OpenMMException("The cutoff distance cannot be greater than half the periodic box size.")
+
+    monkeypatch.setattr("ampmm.simulation.assemble.app.Simulation", failing)
+    with pytest.raises(InputError, match=r"system: OpenMM cannot set .* up on the platform Reference: The cutoff"):
+        run(small_system, tmp_path / "a")
 
 
 def test_unknown_platform_lists_the_known(small_system, tmp_path):

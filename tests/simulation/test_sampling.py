@@ -194,9 +194,35 @@ def test_a_trajectory_can_be_made_longer_but_not_changed(droplet, tmp_path):
     wider = droplet._replace(wall_radius=2.0 * droplet.wall_radius)
     with pytest.raises(InputError, match="begun with wall_radius_nm"):
         run(wider, path, resume=True)
+    with pytest.raises(InputError, match="begun with system_digest"):
+        run(droplet._replace(digest="another"), path, resume=True)
+    path.with_name("frames.h5.state.xml").write_text("rubbish")
+    with pytest.raises(DataFileError, match=r"cannot read it .* the frames stored so far stay good"):
+        run(droplet, path, settings=replace(SETTINGS, time=0.1), resume=True)
     path.with_name("frames.h5.state.xml").unlink()
     with pytest.raises(InputError, match="saved state"):
         run(droplet, path, resume=True)
+
+
+def test_a_driver_that_refuses_a_trial_step_of_the_minimiser_is_no_failure(droplet, tmp_path):
+    class Refuses(Springs):
+        def evaluate(self, *arguments):
+            if self.calls == 3:
+                self.calls += 1
+                raise LabellingError("GFN2-xTB did not converge")
+            return super().evaluate(*arguments)
+
+    said = []
+    assert sample(droplet, Refuses(), SETTINGS, tmp_path / "frames.h5", driver="springs", report=said.append) == 30
+    assert any("was undone" in text for text in said)
+
+
+def test_without_minimising(droplet, tmp_path):
+    said = []
+    assert sample(
+        droplet, Springs(), replace(SETTINGS, minimize=0), tmp_path / "frames.h5", driver="springs", report=said.append
+    )
+    assert not any("minimising" in text for text in said)
 
 
 def test_ctrl_c_within_the_engine_comes_back_as_itself(droplet, tmp_path):
@@ -239,6 +265,7 @@ def test_nan_stops_the_dynamics_and_keeps_the_frames(droplet, tmp_path):
         ({"seed": 0}, "seed: expected 1"),
         ({"equilibration": -1.0}, "equilibration: expected 0"),
         ({"round": -1}, "round: expected 0"),
+        ({"minimize": -1}, "minimize: expected 0"),
         ({"trajectory_id": 202611211932}, "trajectory_id: expected 0 to 2147483647, got 202611211932"),
     ],
 )
@@ -283,6 +310,8 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path):
         ([str(tmp_path), "-o", str(tmp_path / "new.h5")], "system.yaml"),
         (["uracil", "--burst", "-5", "-o", str(tmp_path / "new.h5")], "burst steps: expected a positive number"),
         (["uracil", "--burst", "5", "--burst-frames", "2", "-o", str(tmp_path / "new.h5")], "a divisor of the 5 steps"),
+        (["uracil", "--burst-frames", "2", "-o", str(tmp_path / "new.h5")], "--burst-frames: expected with --burst alone"),
+        (["uracil", "--driver", "gfn-ff", "--accuracy", "9", "-o", str(tmp_path / "new.h5")], "--accuracy: expected with"),
         (["uracil", "--restrain", "0", "0", "0.3", "9", "-o", str(tmp_path / "new.h5")], "the indices of two atoms"),
         (["uracil", "--restrain", "0", "99999", "0.3", "9", "-o", str(tmp_path / "new.h5")], "expected atoms below"),
     ):

@@ -1,6 +1,7 @@
 """Runs from a structure file and a preset: what becomes QM, what is added, what is refused."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_force_and_evaluation_share_the_presets_cutoff(solute, model, tmp_path):
 @pytest.mark.parametrize(("preset", "sites"), [("tip3p", 3), ("tip4p-fb", 4)])
 def test_a_solvated_pdb_is_taken_as_it_is_and_gets_virtual_sites(solute, model, tmp_path, preset, sites):
     three_sites = solvate_if_needed(settings(solute, model, tmp_path / "run", minimize=0))
-    config = settings(three_sites.system, model, tmp_path / "again", preset)
+    config = settings(three_sites.system, model, tmp_path / "again", preset, padding=15.0)
     assert solvate_if_needed(config) is config
     files, structure = read_structure(config)
     assert len(files.qm_atoms) == N_QM
@@ -91,18 +92,31 @@ def test_a_solvated_pdb_is_taken_as_it_is_and_gets_virtual_sites(solute, model, 
     assert np.asarray(structure.positions._value).shape == (structure.topology.getNumAtoms(), 3)
 
 
+def test_a_unit_cell_with_a_few_whole_waters_is_not_taken_for_water_in_silence(solute, model, tmp_path):
+    three_sites = solvate_if_needed(settings(solute, model, tmp_path / "run", minimize=0))
+    lines = Path(three_sites.system).read_text().splitlines(keepends=True)
+    first_water = next(i for i, line in enumerate(lines) if "HOH" in line)
+    almost_empty = tmp_path / "crystal.pdb"
+    almost_empty.write_text("".join([*lines[: first_water + 3], "END\n"]))
+    with pytest.warns(UserWarning, match=r"crystal.pdb has a density of 0\.\d\d g/mL"):
+        read_structure(settings(almost_empty, model, tmp_path / "again", padding=15.0))
+
+
 def test_an_amber_topology_brings_its_own_force_field(model, tmp_path):
     uracil = Path(__file__).resolve().parents[2] / "systems" / "uracil"
     coordinates = str(uracil / "uracil_box.inpcrd")
-    config = settings(uracil / "uracil_box.prmtop", model, tmp_path / "run", coordinates=coordinates)
+    given = {"coordinates": coordinates, "padding": 15.0}
+    config = settings(uracil / "uracil_box.prmtop", model, tmp_path / "run", **given)
     assert solvate_if_needed(config) is config
+    with pytest.raises(InputError, match=r"padding: expected with a solute to solvate, got 10 Å with .*box\.prmtop"):
+        solvate_if_needed(dataclasses.replace(config, padding=10.0))
     assembled = assemble(config)
     names = {list(assembled.topology.atoms())[i].residue.name for i in assembled.region.indices}
     assert names == {"URA"} and assembled.region.qm_charge == 0
     nonbonded = next(force for force in assembled.system.getForces() if isinstance(force, NonbondedForce))
     assert nonbonded.getCutoffDistance().value_in_unit(unit.angstrom) == pytest.approx(9.0)
     with pytest.raises(InputError, match="tip4p-fb has water of 4 sites"):
-        assemble(settings(uracil / "uracil_box.prmtop", model, tmp_path / "run", "tip4p-fb", coordinates=coordinates))
+        assemble(settings(uracil / "uracil_box.prmtop", model, tmp_path / "run", "tip4p-fb", **given))
     with pytest.raises(InputError, match="expected the coordinates"):
         assemble(settings(uracil / "uracil_box.prmtop", model, tmp_path / "run"))
 
@@ -132,5 +146,5 @@ def test_what_cannot_be_run_is_refused(solute, model, tmp_path):
         for i, (name, x) in enumerate((("O", 0.0), ("H1", 0.957), ("H2", -0.9)), start=1)
     ))  # fmt: skip
     with pytest.raises(InputError, match="expected a periodic box"):
-        start(settings(water, model, tmp_path / "e"), progress=False)
+        start(settings(water, model, tmp_path / "e", padding=15.0), progress=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pdb", "water.pdb"]

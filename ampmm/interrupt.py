@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM held back until the end of an optimiser step, so that what is saved is a whole step."""
+"""Ctrl-C and SIGTERM held back until the end of a step, so that what is saved is a whole step."""
 
 import signal
 import threading
