@@ -19,7 +19,7 @@ from ampmm.memory import keep_freed_memory, release_freed_memory
 from ampmm.nn import native
 from ampmm.physics.coulomb import BareCoulomb, ElectrostaticPotential, ReactionField
 from ampmm.physics.evaluators import force_evaluator
-from ampmm.physics.forces import no_forces, with_mm_pairs
+from ampmm.physics.forces import PairForces, no_forces
 from ampmm.types import Pairs
 
 MODES: Final = ("eager", "scripted", "native")
@@ -147,14 +147,14 @@ def _without_charges(arguments: Arguments) -> Arguments:
 
 
 def _coulomb_call(kernel: nn.Module, arguments: Arguments) -> Callable[[], object]:
-    potential, n = ElectrostaticPotential(kernel), len(arguments.frame.numbers)
+    potential, add, n = ElectrostaticPotential(kernel), PairForces(), len(arguments.frame.numbers)
     pairs, charges = arguments.coulomb, arguments.charges
 
     def run() -> object:
         with torch.no_grad():
             terms = potential(pairs, charges, n)
             by_pair = terms.potential[pairs.centers].unsqueeze(-1) * terms.pair_gradients  # any gradient by the potential
-            return with_mm_pairs(no_forces(pairs.vectors, n, len(charges)), by_pair, pairs)
+            return add(no_forces(pairs.vectors, n, len(charges)), by_pair, pairs, True)
 
     return run
 

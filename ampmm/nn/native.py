@@ -28,7 +28,7 @@ from ampmm.nn.kernels import (
 from ampmm.nn.multipoles import contraction_table
 
 # Goes up whenever an operator comes or goes, or its arguments or their meaning change.
-ABI: Final = 3
+ABI: Final = 4
 OPERATORS: Final = (
     "pair_geometry",
     "anisotropic_features",
@@ -41,6 +41,7 @@ OPERATORS: Final = (
     "charge_potential",
     "charge_fields",
     "charge_field_gradients",
+    "sums_over_pairs",
     "near_pairs",
     "long_range_energies",
     "nuclear_repulsion",

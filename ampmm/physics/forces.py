@@ -9,6 +9,7 @@ from typing import List, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
+from ampmm.nn import native
 from ampmm.nn.scatter import scatter_sum
 from ampmm.physics.coulomb import ElectrostaticPotential
 from ampmm.types import Energies, Frame, Pairs, PointCharges
@@ -29,6 +30,7 @@ class ForceEvaluator(nn.Module):
         super().__init__()
         self.model = model
         self.potential = ElectrostaticPotential(kernel)
+        self.pair_forces = PairForces()
 
     def forward(
         self,
@@ -64,11 +66,12 @@ class ForceEvaluator(nn.Module):
         forces = no_forces(edge_vectors, n_atoms, n_charges)
         by_edge, by_pair, by_potential = gradients[0], gradients[1], gradients[2]
         if by_edge is not None:
-            forces = with_qm_pairs(forces, by_edge, edges)
+            forces = self.pair_forces(forces, by_edge, edges, False)
         if by_pair is not None:
-            forces = with_mm_pairs(forces, by_pair, pairs)
+            forces = self.pair_forces(forces, by_pair, pairs, True)
         if by_potential is not None:
-            forces = with_mm_pairs(forces, by_potential[coulomb.centers].unsqueeze(-1) * terms.pair_gradients, coulomb)
+            by_vector = by_potential[coulomb.centers].unsqueeze(-1) * terms.pair_gradients
+            forces = self.pair_forces(forces, by_vector, coulomb, True)
         return EnergiesAndForces(energies, forces.qm, forces.mm)
 
 
@@ -84,17 +87,29 @@ def no_forces(like: Tensor, n_atoms: int, n_charges: int) -> Forces:
     return Forces(like.new_zeros([n_atoms, 3]), like.new_zeros([n_charges, 3]))
 
 
-# A pair's vector points from center to neighbor: the center feels +∂V/∂vector, the neighbor the opposite.
+class PairForces(nn.Module):
+    """Adds the forces of pairs to those on atoms and charges; natively on the CPU where the library is built.
 
+    A pair's vector points from center to neighbor: the center feels +∂V/∂vector, the neighbor the opposite.
+    """
 
-def with_qm_pairs(forces: Forces, gradient: Tensor, pairs: Pairs) -> Forces:
-    """Add the forces of QM–QM pairs, from ∂V/∂vector (n_pairs, 3)."""
-    n_atoms = forces.qm.shape[0]
-    qm = forces.qm + scatter_sum(gradient, pairs.centers, n_atoms) - scatter_sum(gradient, pairs.neighbors, n_atoms)
-    return Forces(qm, forces.mm)
+    native: torch.jit.Final[bool]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.native = native.available()
 
-def with_mm_pairs(forces: Forces, gradient: Tensor, pairs: Pairs) -> Forces:
-    """Add the forces of QM–MM pairs, from ∂V/∂vector (n_pairs, 3)."""
-    qm = forces.qm + scatter_sum(gradient, pairs.centers, forces.qm.shape[0])
-    return Forces(qm, forces.mm - scatter_sum(gradient, pairs.neighbors, forces.mm.shape[0]))
+    def forward(self, forces: Forces, gradient: Tensor, pairs: Pairs, to_charges: bool) -> Forces:
+        """From ∂V/∂vector (n_pairs, 3) of QM–MM pairs with `to_charges`, else of QM–QM pairs."""
+        n_atoms = forces.qm.shape[0]
+        n_neighbors = forces.mm.shape[0] if to_charges else n_atoms
+        if self.native and not gradient.requires_grad and gradient.device.type == "cpu":
+            by_center, by_neighbor = torch.ops.ampmm.sums_over_pairs(
+                gradient, pairs.centers, pairs.neighbors, n_atoms, n_neighbors
+            )
+        else:
+            by_center = scatter_sum(gradient, pairs.centers, n_atoms)
+            by_neighbor = scatter_sum(gradient, pairs.neighbors, n_neighbors)
+        if to_charges:
+            return Forces(forces.qm + by_center, forces.mm - by_neighbor)
+        return Forces(forces.qm + by_center - by_neighbor, forces.mm)

@@ -9,7 +9,7 @@ from typing import List, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-from ampmm.physics.forces import no_forces, with_mm_pairs, with_qm_pairs
+from ampmm.physics.forces import PairForces, no_forces
 from ampmm.physics.multipole_coulomb import MultipoleField
 from ampmm.types import Frame, MultipoleEnergies, Pairs, PointCharges
 
@@ -29,6 +29,7 @@ class MultipoleForceEvaluator(nn.Module):
         super().__init__()
         self.model = model
         self.field = MultipoleField(kernel)
+        self.pair_forces = PairForces()
 
     def forward(
         self,
@@ -67,11 +68,12 @@ class MultipoleForceEvaluator(nn.Module):
         forces = no_forces(edge_vectors, n_atoms, n_charges)
         by_edge, by_pair, by_far, by_field = gradients[0], gradients[1], gradients[2], gradients[3]
         if by_edge is not None:
-            forces = with_qm_pairs(forces, by_edge, edges)
+            forces = self.pair_forces(forces, by_edge, edges, False)
         if by_far is not None:
-            forces = with_qm_pairs(forces, by_far, long_range)
+            forces = self.pair_forces(forces, by_far, long_range, False)
         if by_pair is not None:
-            forces = with_mm_pairs(forces, by_pair, pairs)
+            forces = self.pair_forces(forces, by_pair, pairs, True)
         if by_field is not None:  # the derivatives of V by the fields are the atomic moments
-            forces = with_mm_pairs(forces, self.field.pair_gradients(terms, coulomb, charges, by_field), coulomb)
+            by_vector = self.field.pair_gradients(terms, coulomb, charges, by_field)
+            forces = self.pair_forces(forces, by_vector, coulomb, True)
         return MultipoleEnergiesAndForces(energies, forces.qm, forces.mm)

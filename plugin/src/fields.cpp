@@ -114,6 +114,25 @@ Tensor field_gradients(const Tensor& vectors, const Tensor& source, const Tensor
   return gradients;
 }
 
+// What belongs to pairs (n, 3), summed onto their centers and onto their neighbors.
+template <class T>
+std::tuple<Tensor, Tensor> pair_sums(const Tensor& values, const Tensor& centers, const Tensor& neighbors, int64_t n_centers,
+                                     int64_t n_neighbors) {
+  const int64_t n = values.size(0);
+  Tensor by_center = at::zeros({n_centers, 3}, values.options()), by_neighbor = at::zeros({n_neighbors, 3}, values.options());
+  scatter_components(values.data_ptr<T>(), n, centers.data_ptr<int64_t>(), 3, by_center.data_ptr<T>());
+  const T *x = column<T>(values, 0), *y = column<T>(values, 1), *z = column<T>(values, 2);
+  const int64_t* j = neighbors.data_ptr<int64_t>();
+  T* to = by_neighbor.data_ptr<T>();
+  for (int64_t p = 0; p < n; ++p) {
+    T* own = to + 3 * j[p];
+    own[0] += x[p];
+    own[1] += y[p];
+    own[2] += z[p];
+  }
+  return {by_center, by_neighbor};
+}
+
 struct Given {
   Tensor vectors, source, centers, neighbors;
   Kernel w;
@@ -156,6 +175,18 @@ Tensor charge_field_gradients(const Tensor& vectors, const Tensor& source, const
   Tensor r;
   AT_DISPATCH_FLOATING_TYPES(vectors.scalar_type(), "charge_field_gradients", [&] {
     r = field_gradients<scalar_t>(g.vectors, g.source, g.centers, g.neighbors, own, g.w);
+  });
+  return r;
+}
+
+std::tuple<Tensor, Tensor> sums_over_pairs(const Tensor& values_, const Tensor& centers, const Tensor& neighbors, int64_t n_centers,
+                                           int64_t n_neighbors) {
+  check_cpu(values_, "values");
+  TORCH_CHECK(values_.dim() == 2 && values_.size(1) == 3, "values: expected (n_pairs, 3), got ", values_.sizes());
+  const Tensor values = as_columns(values_.detach());
+  std::tuple<Tensor, Tensor> r;
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "sums_over_pairs", [&] {
+    r = pair_sums<scalar_t>(values, centers.contiguous(), neighbors.contiguous(), n_centers, n_neighbors);
   });
   return r;
 }
@@ -232,6 +263,9 @@ TORCH_LIBRARY_FRAGMENT(ampmm, library) {
   library.def(
       "charge_field_gradients(Tensor vectors, Tensor source, Tensor centers, Tensor neighbors, Tensor moments, float[] kernel) -> Tensor",
       &ampmm::charge_field_gradients);
+  library.def(
+      "sums_over_pairs(Tensor values, Tensor centers, Tensor neighbors, int n_centers, int n_neighbors) -> (Tensor, Tensor)",
+      &ampmm::sums_over_pairs);
   library.def(
       "near_pairs(Tensor positions, Tensor others, Tensor centers, Tensor neighbors, Tensor? box, float cutoff, bool single) -> "
       "(Tensor, Tensor, Tensor)",

@@ -6,6 +6,7 @@ from support.native_library import library_missing
 
 from ampmm.nn import native
 from ampmm.physics.coulomb import BareCoulomb, ElectrostaticPotential, ReactionField
+from ampmm.physics.forces import PairForces, no_forces
 from ampmm.physics.multipole_coulomb import MultipoleField
 from ampmm.types import Pairs
 
@@ -58,6 +59,17 @@ def test_potential_fields_and_their_derivatives(monkeypatch, kernel, n_pairs, dt
     assert_close(got.fields, wanted.fields, tolerance)
     expected = twin.pair_gradients(wanted, pairs, charges, moments)
     assert_close(field.pair_gradients(got, pairs, charges, moments), expected, tolerance)
+    monkeypatch.undo()
+    add, twin = native_and_twin(monkeypatch, PairForces)
+    before = no_forces(pairs.vectors, N_ATOMS, N_CHARGES)
+    among_atoms = pairs._replace(neighbors=pairs.neighbors % N_ATOMS)
+    for each in (add, torch.jit.script(add)):
+        for one, other in zip(each(before, expected, pairs, True), twin(before, expected, pairs, True), strict=True):
+            assert_close(one, other, tolerance)
+        for one, other in zip(
+            each(before, expected, among_atoms, False), twin(before, expected, among_atoms, False), strict=True
+        ):
+            assert_close(one, other, tolerance)
 
 
 def test_what_is_to_be_differentiated_stays_with_the_twins():
