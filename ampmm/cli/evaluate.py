@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 @click.option("--log", type=click.Path(path_type=Path), help="log.csv of the training run: for a learning curve in --output.")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="At most this many frames of each part; 0: all.")
 @click.option("--base-data", multiple=True, help="Of a Δ-model: the same frames labelled by its base. Repeatable.")
+@click.option(
+    "--other-level", is_flag=True, help="Also compare with labels of another level of theory: energies up to a constant."
+)
 @click.option("--device", default="auto", help="cpu, cuda, or auto: cuda when there is one.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; without it, torch's own choice.")
 def command(
@@ -37,6 +40,7 @@ def command(
     log: Path | None,
     limit: int,
     base_data: tuple[str, ...],
+    other_level: bool,
     device: str,
     threads: int | None,
 ) -> None:
@@ -44,7 +48,7 @@ def command(
 
     Prints mean absolute, root mean square and largest errors of energies, forces on QM atoms and forces on MM charges
     (per Cartesian component). With --output, also writes them as JSON and draws parity plots. Data of another system,
-    net charge or level of theory is refused.
+    net charge or level of theory is refused; the last may be allowed, e.g. for the published AMP-BMS.
 
     \b
     Example:
@@ -79,8 +83,12 @@ def command(
             raise InputError(f"--output: {output} holds files, which are never overwritten; give another folder")
     loaded = load_model(model, choose_device(device))
     frames = read_frames(data)
-    check_comparable(loaded.card, frames, str(data))
-    for difference in differing_settings(loaded.card, frames):
+    check_comparable(loaded.card, frames, str(data), other_level)
+    shifted = frames.header.level_of_theory != loaded.card.level_of_theory
+    if shifted:
+        levels = f"{frames.header.level_of_theory}, not {loaded.card.level_of_theory}"
+        click.echo(f"note: the labels are {levels}; each part's mean energy error is left out", err=True)
+    for difference in () if shifted else differing_settings(loaded.card, frames):
         click.echo(f"note: the labels' settings differ: {difference}", err=True)
     parts = parts_of(loaded.card, frames, str(data), split)
     labels = _learned(loaded.card, frames, base_data)
@@ -91,6 +99,7 @@ def command(
     errors, counts = {}, {}
     for part, indices in parts.items():
         predictions = evaluated(loaded.module, loaded.card, part, labels, thinned(indices, limit))
+        predictions = predictions.relative() if shifted else predictions
         errors[part], counts[part] = errors_of(predictions), predictions.n_frames
         if output is not None:
             title = f"{loaded.card.name}, {loaded.card.variant}: {counts[part]} frames of {data.name}, {part}"

@@ -65,8 +65,8 @@ def command(system: str | None, resume: bool, threads: int | None, progress: boo
       ml.csv                      the model's energy, dipole and atomic charges
       checkpoint.chk, state.xml   what --resume continues from
       final.pdb                   the end
-    An earlier run there is never overwritten. Ctrl-C leaves a checkpoint. The run stops, with the last good frame in
-    last_good.pdb, when numbers turn NaN or the QM region leaves what the model was trained on.
+    An earlier run there is never overwritten. Ctrl-C leaves a checkpoint, a second one stops at once. The run stops, with
+    the last good frame in last_good.pdb, when numbers turn NaN or the QM region leaves what the model was trained on.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from ampmm.export.metadata import Card, unlike
 CHOICES = ("auto", "from-card", "all")
 
 
-def check_comparable(card: Card, frames: FrameSet, file: str) -> None:
+def check_comparable(card: Card, frames: FrameSet, file: str, other_level: bool = False) -> None:
     """Refuse frames that the model cannot be measured on: unlabelled, or another system, charge or level of theory."""
     if frames.energy is None:
         raise InputError(f"data: {file} has no labels to compare with; run `ampmm label` on it first")
@@ -28,7 +28,7 @@ def check_comparable(card: Card, frames: FrameSet, file: str) -> None:
         differences.append(f"the model does not know {', '.join(symbols(unknown))}")
     if card.qm_charge is not None and frames.qm_charge != card.qm_charge:
         differences.append(f"qm_charge is {frames.qm_charge} in the file, {card.qm_charge} in the model")
-    if frames.header.level_of_theory != card.level_of_theory:
+    if frames.header.level_of_theory != card.level_of_theory and not other_level:
         level = frames.header.level_of_theory
         differences.append(f"the level of theory is {level!r} in the file, {card.level_of_theory!r} in the model")
     if differences:

@@ -1,5 +1,6 @@
 """The commands train, export, info and evaluate, one after another."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from support.toy_frames import toy_frames
 
 from ampmm.cli import evaluate, export, info, train
 from ampmm.data import FrameWriter, WriterLock, read_frames
+from ampmm.data.hdf5 import write_whole
 from ampmm.errors import DataFileError, InputError, ModelFileError
 from ampmm.export import load_model
 
@@ -49,6 +51,21 @@ def test_a_run_goes_on_when_frames_were_labelled_into_its_file_since(toy_folder,
     assert card.errors["test"]["energy"] == pytest.approx(before.errors["test"]["energy"])
     again = ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run", "--data", data, "--resume")
     assert again.exit_code == 0 and "of 24 in" in again.output
+
+
+def test_labels_of_another_level_are_compared_up_to_a_constant_if_asked(toy_folder, tmp_path):
+    frames = read_frames(toy_folder / "independent.h5")
+    other = dataclasses.replace(frames.header, level_of_theory="PBE", level_settings={})
+    for shift in (0.0, 1000.0):
+        records = (frames.record(i)._replace(energy=frames.energy[i] + shift) for i in range(frames.n_frames))
+        write_whole(tmp_path / f"shifted_{shift:g}.h5", other, frames.numbers, records)
+    model = toy_folder / "run" / "model.pt"
+    with pytest.raises(InputError, match="level of theory is 'PBE'"):
+        ampmm(evaluate, model, tmp_path / "shifted_0.h5")
+    zero, far = (ampmm(evaluate, model, tmp_path / f"shifted_{shift}.h5", "--other-level") for shift in (0, 1000))
+    assert "the labels are PBE, not harmonic bonds" in zero.output + zero.stderr
+    rows = [next(line for line in each.output.splitlines() if line.startswith("all")) for each in (zero, far)]
+    assert rows[0] == rows[1]
 
 
 def test_two_processes_do_not_write_one_run(toy_folder):
