@@ -4,13 +4,11 @@ The public names are imported when they are first used, so that `import ampmm` t
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ampmm.embedding import add_force, create_mixed_system, load_structure
-    from ampmm.export import load_model
+    from ampmm.export import load_model, shipped_models
     from ampmm.types import Evaluation
 
 __all__ = [
@@ -20,7 +18,7 @@ __all__ = [
     "create_mixed_system",
     "load_model",
     "load_structure",
-    "models",
+    "shipped_models",
 ]
 
 _HOMES = {
@@ -29,34 +27,12 @@ _HOMES = {
     "create_mixed_system": "ampmm.embedding",
     "load_model": "ampmm.export",
     "load_structure": "ampmm.embedding",
+    "shipped_models": "ampmm.export",
 }
-
-
-_ROOMS = ("data", "embedding", "evaluation", "export", "reference", "simulation", "training")
-
-
-class _ShippedModels(ModuleType):
-    """The module `ampmm.models`, which called as a function lists the models that ship with ampmm."""
-
-    def __call__(self) -> tuple[str, ...]:
-        return importlib.import_module("ampmm.export").models()
-
-
-class _Package(ModuleType):
-    """Importing a room sets it as an attribute here; `models` is a room and a public function at once."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "models" and isinstance(value, ModuleType):
-            value.__class__ = _ShippedModels
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+_ROOMS = ("data", "embedding", "evaluation", "export", "models", "reference", "simulation", "training")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module("ampmm.models")
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("ampmm")
     if name in _ROOMS:

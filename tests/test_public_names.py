@@ -31,11 +31,8 @@ def test_import_loads_no_heavy_package():
     assert not {"torch", "openmm", "numpy", "h5py", "mdtraj", "parmed"} & set(loaded)
 
 
-@pytest.mark.parametrize(
-    "before", ["", "from ampmm.models import AMP", "import ampmm.models as room; room.AMP; ampmm.load_model"]
-)
-def test_models_is_a_function_and_a_room(before):
-    listed = run(f"import ampmm\n{before}\nprint(type(ampmm.models()).__name__, ampmm.models.AMP.__name__)")
+def test_shipped_models_are_listed_and_the_room_of_models_is_another_name():
+    listed = run("import ampmm; print(type(ampmm.shipped_models()).__name__, ampmm.models.AMP.__name__)")
     assert listed.split() == ["tuple", "AMP"]
 
 

@@ -36,9 +36,9 @@ def command(as_json: bool) -> None:
       ampmm models
       ampmm models --json
     """
-    from ampmm.export import load_model, models
+    from ampmm.export import load_model, shipped_models
 
-    rows = [summary(load_model(name), name) for name in models()]
+    rows = [summary(load_model(name), name) for name in shipped_models()]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     elif not rows:

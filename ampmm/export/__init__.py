@@ -6,7 +6,7 @@ from ampmm.export.loaded_model import LoadedModel, checked_cutoff
 from ampmm.export.metadata import Card
 from ampmm.export.native_modules import load_scripted, uses_native_operators
 from ampmm.export.runtime import Potential
-from ampmm.export.torchscript import load_model, models, save_model
+from ampmm.export.torchscript import load_model, save_model, shipped_models
 
 __all__ = [
     "Card",
@@ -16,8 +16,8 @@ __all__ = [
     "checked_cutoff",
     "load_model",
     "load_scripted",
-    "models",
     "save_model",
+    "shipped_models",
     "use_simple_executor",
     "uses_native_operators",
 ]

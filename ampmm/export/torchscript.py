@@ -33,7 +33,7 @@ _CUTOFF_ATTRIBUTES: Final = {
 _UNREADABLE: Final = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, EOFError, OSError)
 
 
-def models() -> tuple[str, ...]:
+def shipped_models() -> tuple[str, ...]:
     """Names of the models that ship with ampmm."""
     return tuple(sorted(entry.name[:-3] for entry in files("ampmm.pretrained").iterdir() if entry.name.endswith(".pt")))
 
@@ -124,12 +124,12 @@ def _damage(path: Path) -> str:
 
 def _resolve(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
-    if text in models():
+    if text in shipped_models():
         return Path(str(files("ampmm.pretrained") / f"{text}.pt"))
     path = Path(text)
     if path.is_file():
         return path
-    known = ", ".join(models()) or "none"
+    known = ", ".join(shipped_models()) or "none"
     if (path / "model.pt").is_file():
         raise ModelFileError(f"model: expected a .pt file, got the folder {text}; give the {path / 'model.pt'} in it")
     if path.suffix == ".pt" or os.sep in text:

@@ -22,7 +22,7 @@ from ampmm.embedding import (
     warn_of_charge,
 )
 from ampmm.errors import InputError
-from ampmm.export import LoadedModel, load_model, models
+from ampmm.export import LoadedModel, load_model, shipped_models
 from ampmm.simulation.config import CLASSICAL, SimulationConfig
 from ampmm.simulation.droplet import add_droplet_restraints, check_wall
 from ampmm.simulation.restraints import add_restraints, check_atoms
@@ -125,7 +125,7 @@ def named_model(name: str, system: str) -> Any:
     if name == CLASSICAL:
         return None
     if not name:
-        shipped = ", ".join(models()) or "none"
+        shipped = ", ".join(shipped_models()) or "none"
         raise InputError(
             f"model: expected a .pt file, a shipped model's name ({shipped}) or 'classical', got nothing, and no model ships "
             f"for {system}; give --model. AMP-BMS (docs/amp_bms.md) with --preset is for peptides and other organic molecules, "

@@ -7,7 +7,7 @@ import numpy as np
 
 from ampmm.embedding import bonds_within, strip_qm_terms
 from ampmm.errors import InputError
-from ampmm.export import Evaluator, load_model, models
+from ampmm.export import Evaluator, load_model, shipped_models
 from ampmm.reference import LABELLERS, GFNFFDriver, get_labeller
 from ampmm.simulation.assemble import model_digest
 from ampmm.simulation.config import CLASSICAL
@@ -43,8 +43,8 @@ def make_driver(name: str, droplet: Droplet, accuracy: float = 1.0) -> tuple[Eva
         return get_labeller(kind, accuracy=accuracy, warm_start=True), f"GFN2-xTB, accuracy {accuracy:g}"
     if kind in LABELLERS:
         return get_labeller(kind), kind
-    if name not in models() and not Path(name).exists():
-        known = ", ".join([*LABELLERS, GFN_FF, CLASSICAL, *models()])
+    if name not in shipped_models() and not Path(name).exists():
+        known = ", ".join([*LABELLERS, GFN_FF, CLASSICAL, *shipped_models()])
         raise InputError(f"driver: expected one of {known}, or a .pt file, got {name!r}")
     model = load_model(name)
     model.check_base()

@@ -15,7 +15,7 @@ from support.model_files import small_card, write_small_model
 
 import ampmm.export.torchscript as torchscript
 from ampmm.errors import InputError, ModelFileError
-from ampmm.export import Card, load_model, models, save_model
+from ampmm.export import Card, load_model, save_model, shipped_models
 
 
 class Evil:
@@ -75,7 +75,7 @@ def test_element_energies_survive_in_double_precision(tmp_path):
 
 
 def test_missing_file_and_unknown_name_list_the_known_models(monkeypatch, tmp_path):
-    monkeypatch.setattr(torchscript, "models", lambda: ("uracil", "water"))
+    monkeypatch.setattr(torchscript, "shipped_models", lambda: ("uracil", "water"))
     with pytest.raises(ModelFileError, match=r"unknown name 'uracyl'; the shipped models are: uracil, water"):
         load_model("uracyl")
     with pytest.raises(
@@ -95,7 +95,7 @@ def test_a_device_that_is_not_there(device, message):
 
 
 def test_shipped_models_load_by_name():
-    for name in models():
+    for name in shipped_models():
         assert load_model(name).card.name == name
 
 

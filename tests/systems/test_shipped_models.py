@@ -9,14 +9,14 @@ import yaml
 from openmm import unit
 
 import ampmm
-from ampmm.export import models
+from ampmm.export import shipped_models
 from ampmm.reference import get_labeller
 from ampmm.simulation.droplet_files import load_droplet
 
 SYSTEMS = Path(__file__).resolve().parents[2] / "systems"
 # Mean absolute errors that none may exceed: energy, kJ/mol, and forces on QM atoms and MM charges, kJ/mol/Å.
 LIMITS = {"uracil": (0.35, 0.8, 0.03), "ra": (1.2, 2.2, 0.08), "sam": (3.3, 3.5, 0.15)}
-SHIPPED = [name for name in LIMITS if name in models()]
+SHIPPED = [name for name in LIMITS if name in shipped_models()]
 
 
 def droplet_frame(name):
@@ -32,7 +32,7 @@ def droplet_frame(name):
 
 
 def test_every_shipped_model_has_limits_and_a_system():
-    assert set(SHIPPED) == set(models())
+    assert set(SHIPPED) == set(shipped_models())
     for name in SHIPPED:
         assert yaml.safe_load((SYSTEMS / name / "system.yaml").read_text())["model"] == name
 
