@@ -175,8 +175,8 @@ def test_a_kill_while_writing_keeps_the_old_checkpoint(frames, tmp_path, monkeyp
     run.save()
     before = run.checkpoint_path.read_bytes()
 
-    def half_a_file(state, file):
-        file.write(before[: len(before) // 2])
+    def half_a_file(state, path):
+        path.write_bytes(before[: len(before) // 2])
         raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
 
     monkeypatch.setattr(torch, "save", half_a_file)
