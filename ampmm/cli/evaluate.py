@@ -109,6 +109,7 @@ def command(
     click.echo(error_table({part: each.to_dict() for part, each in errors.items()}, frame_counts(counts, sizes)))
     if output is not None:
         about = {"model": loaded.card.name, "model_file": str(loaded.path), "data": str(data), "part_sizes": sizes}
+        about["mean_energy_error_left_out"] = shifted
         write_errors(output / "errors.json", errors, counts, about)
         click.echo(f"errors.json and plots in {output}")
 
