@@ -2,8 +2,10 @@
 
 from ampmm.embedding.backends import BACKENDS, Backend, get_backend
 from ampmm.embedding.bounds import Bounds, bounds_from_card
+from ampmm.embedding.computations import EvaluatorComputation, make_evaluator_force
 from ampmm.embedding.mixed_system import add_force, bonds_within, create_mixed_system, warn_of_charge
 from ampmm.embedding.mm_forces import Stripped, read_charges, strip_qm_terms
+from ampmm.embedding.nonbonded import nonbonded_charges
 from ampmm.embedding.presets import PRESETS, Preset, create_preset_system, get_preset
 from ampmm.embedding.regions import select_qm_atoms
 from ampmm.embedding.serialization import deserialize_system, serialize_system
@@ -17,6 +19,7 @@ __all__ = [
     "Backend",
     "Bounds",
     "Evaluator",
+    "EvaluatorComputation",
     "LoadedStructure",
     "Preset",
     "Stripped",
@@ -29,6 +32,8 @@ __all__ = [
     "get_backend",
     "get_preset",
     "load_structure",
+    "make_evaluator_force",
+    "nonbonded_charges",
     "read_charges",
     "select_qm_atoms",
     "serialize_system",

@@ -9,7 +9,7 @@ import openmm
 import torch
 from openmm import unit
 
-from ampmm.errors import InputError
+from ampmm.errors import SimulationStopped
 from ampmm.export import Evaluator, load_scripted, use_simple_executor
 from ampmm.units import ANGSTROM_PER_NM
 
@@ -48,45 +48,53 @@ class PotentialComputation:
 
 
 class EvaluatorComputation:
-    """Calls an `Evaluator` on the QM atoms and the MM charges of a droplet.
+    """Calls an `Evaluator` on the particles of its force: the QM atoms, then the MM charges of a droplet.
 
     Args:
         evaluator: see `Evaluator`; the System serialises if it can be pickled.
         numbers: (N,) atomic numbers of the QM atoms.
-        qm_indices, mm_indices: (N,) and (M,) particle indices.
         charges_mm: (M,) e.
         qm_charge: net charge of the QM region, e.
         options: further arguments of `evaluate`.
     """
 
     def __init__(
-        self,
-        evaluator: Evaluator,
-        numbers: np.ndarray,
-        qm_indices: np.ndarray,
-        mm_indices: np.ndarray,
-        charges_mm: np.ndarray,
-        qm_charge: int,
-        **options: Any,
+        self, evaluator: Evaluator, numbers: np.ndarray, charges_mm: np.ndarray, qm_charge: int, **options: Any
     ) -> None:
         self.evaluator = evaluator
         self.numbers = numbers
-        self.qm_indices = qm_indices
-        self.mm_indices = mm_indices
         self.charges_mm = charges_mm
         self.qm_charge = qm_charge
         self.options = options
+        self.error: BaseException | None = None  # OpenMM passes on an exception's text, but not its type
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        positions = ANGSTROM_PER_NM * _in_nm(state.getPositions(asNumpy=True))
-        qm, mm = positions[self.qm_indices], positions[self.mm_indices]
-        if not (np.isfinite(qm).all() and np.isfinite(mm).all()):
-            raise InputError("positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up")
+        try:
+            return self._evaluate(ANGSTROM_PER_NM * _in_nm(state.getPositions(asNumpy=True)))
+        except BaseException as error:  # Ctrl-C, too
+            self.error = error
+            raise
+
+    def _evaluate(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        if not np.isfinite(positions).all():
+            raise SimulationStopped(
+                "positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up, try a shorter time step"
+            )
+        qm, mm = np.split(positions, [len(self.numbers)])
         result = self.evaluator.evaluate(self.numbers, qm, mm, self.charges_mm, qm_charge=self.qm_charge, **self.options)
-        forces = np.zeros_like(positions)
-        forces[self.qm_indices] = result.forces_qm
-        forces[self.mm_indices] = result.forces_mm
-        return float(result.energy), ANGSTROM_PER_NM * forces
+        return float(result.energy), ANGSTROM_PER_NM * np.concatenate([result.forces_qm, result.forces_mm])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "error": None}  # a traceback cannot be pickled
+
+
+def make_evaluator_force(
+    computation: EvaluatorComputation, qm_indices: np.ndarray, mm_indices: np.ndarray
+) -> openmm.PythonForce:
+    """The computation as a force on the particles (N,) and (M,)."""
+    force = openmm.PythonForce(computation)
+    force.setParticles([*map(int, qm_indices), *map(int, mm_indices)])
+    return force
 
 
 def _in_nm(values: unit.Quantity) -> np.ndarray:

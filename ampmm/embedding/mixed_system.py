@@ -17,7 +17,7 @@ from ampmm.embedding.backends import BACKENDS, FORCE_NAME, get_backend
 from ampmm.embedding.bonded import bonded_atoms, constraints_within, molecule_force
 from ampmm.embedding.boundary import refuse_boundary, refuse_virtual_sites
 from ampmm.embedding.bounds import bounds_from_card
-from ampmm.embedding.computations import EvaluatorComputation
+from ampmm.embedding.computations import EvaluatorComputation, make_evaluator_force
 from ampmm.embedding.mm_forces import read_charges, refuse_qm_terms, strip_qm_terms
 from ampmm.embedding.regions import check_system_matches, select_qm_atoms
 from ampmm.errors import BackendError, EmbeddingError, InputError
@@ -279,7 +279,7 @@ def _evaluator_force(
         raise BackendError(f"backend 'python': {reason}")
     charge = _net_charge(evaluator, options.qm_charge, classical_charge)
     precision = {"dtype": options.dtype} if isinstance(evaluator, LoadedModel) else {}  # others have their own
-    return openmm.PythonForce(EvaluatorComputation(evaluator, numbers, qm, mm, charges[mm], charge, **precision))
+    return make_evaluator_force(EvaluatorComputation(evaluator, numbers, charges[mm], charge, **precision), qm, mm)
 
 
 def _net_charge(evaluator: Evaluator, asked: int | None, classical: float | None) -> int:

@@ -26,6 +26,7 @@ from ampmm.embedding.bonded import (
 )
 from ampmm.embedding.boundary import refuse_boundary, refuse_virtual_sites
 from ampmm.embedding.nonbonded import (
+    nonbonded_charges,
     qm_part_of_custom_nonbonded,
     qm_part_of_nonbonded,
     strip_custom_nonbonded,
@@ -143,8 +144,7 @@ def read_charges(system: openmm.System, qm: set[int]) -> np.ndarray:
             "make the System from a fixed-charge force field"
         )
     force = nonbonded[0]
-    parameters = [force.getParticleParameters(i) for i in range(force.getNumParticles())]
-    charges = np.array([charge.value_in_unit(unit.elementary_charge) for charge, _, _ in parameters])
+    charges = nonbonded_charges(force)
     mm = np.setdiff1d(np.arange(charges.size), list(qm))
     if not np.any(charges[mm]):
         raise EmbeddingError(

@@ -8,11 +8,17 @@ import copy
 from itertools import combinations
 from typing import Final
 
+import numpy as np
 import openmm
 from openmm import unit
 
 # Per-particle parameters of a CustomNonbondedForce that hold a charge.
 CHARGE_PARAMETERS: Final = ("charge", "q")
+
+
+def nonbonded_charges(force: openmm.NonbondedForce) -> np.ndarray:
+    """The particles' charges, (n_particles,) e."""
+    return np.array([_charge(force.getParticleParameters(i)[0]) for i in range(force.getNumParticles())])
 
 
 def strip_nonbonded(force: openmm.NonbondedForce, qm: set[int]) -> tuple[openmm.NonbondedForce, int]:

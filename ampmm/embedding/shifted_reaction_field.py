@@ -5,10 +5,10 @@ from typing import Final, Optional
 import numpy as np
 import openmm
 import torch
-from openmm import unit
 from torch import Tensor, nn
 
 from ampmm.embedding.backends import get_backend
+from ampmm.embedding.nonbonded import nonbonded_charges
 from ampmm.errors import EmbeddingError, InputError
 from ampmm.nn import native
 from ampmm.physics.coulomb import ReactionField
@@ -122,10 +122,8 @@ class NativeReactionField(nn.Module):
 
 def _charges_and_exclusions(nonbonded: openmm.NonbondedForce) -> tuple[np.ndarray, np.ndarray]:
     """Charges (n,) e, and the pairs (m, 2) whose Coulomb energy stays with the NonbondedForce."""
-    parameters = [nonbonded.getParticleParameters(i)[0] for i in range(nonbonded.getNumParticles())]
-    charges = np.array([charge.value_in_unit(unit.elementary_charge) for charge in parameters])
     exceptions = [nonbonded.getExceptionParameters(k)[:2] for k in range(nonbonded.getNumExceptions())]
-    return charges, np.array(exceptions, dtype=np.int64).reshape(-1, 2)
+    return nonbonded_charges(nonbonded), np.array(exceptions, dtype=np.int64).reshape(-1, 2)
 
 
 def _custom_force(nonbonded: openmm.NonbondedForce, cutoff: float) -> openmm.CustomNonbondedForce:

@@ -17,6 +17,7 @@ from ampmm.embedding import (
     create_mixed_system,
     get_preset,
     load_structure,
+    nonbonded_charges,
     select_qm_atoms,
     use_shifted_reaction_field,
     warn_of_charge,
@@ -170,7 +171,8 @@ def _region(
     bonds = bonds_within(topology, indices)
     card = getattr(model, "card", None)
     bounds = bounds_from_card(getattr(card, "bounds", None) or {}, numbers, bonds, config.distance_slack, config.force_slack)
-    charges = _charges(mm_system)
+    force = next(force for force in mm_system.getForces() if isinstance(force, openmm.NonbondedForce))
+    charges = nonbonded_charges(force)  # `read_charges` asks for what only a model needs
     mm_indices = np.array([i for i in range(len(atoms)) if i not in place and charges[i] != 0.0], dtype=np.int64)
     qm_charge = None if config.qm_atoms else files.qm_charge  # the system's is that of its own region
     if qm_charge is None:
@@ -193,14 +195,6 @@ def _largest_cutoff(system: openmm.System, ensemble: str) -> float:
 
 def _dtype(config: SimulationConfig) -> torch.dtype:
     return torch.float64 if config.precision == "float64" else torch.float32
-
-
-def _charges(system: openmm.System) -> np.ndarray:
-    """The charges of the classical System, (n_atoms,) e; `read_charges` asks for what only a model needs."""
-    force = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
-    return np.array(
-        [force.getParticleParameters(i)[0].value_in_unit(unit.elementary_charge) for i in range(force.getNumParticles())]
-    )
 
 
 def _seed(config: SimulationConfig, stream: int) -> int:

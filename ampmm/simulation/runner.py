@@ -30,8 +30,9 @@ from ampmm.simulation.config import SimulationConfig, config_from, read_settings
 from ampmm.simulation.guard import complaint, finite
 from ampmm.simulation.minimization import minimize_around
 from ampmm.simulation.reporters import STATE_COLUMNS, Table, Trajectory, ml_columns
+from ampmm.simulation.states import box_of, positions_of, take_state, thermodynamics, write_pdb
 from ampmm.simulation.structure_source import is_structure_file, solvate_if_needed
-from ampmm.units import ANGSTROM_PER_NM, AVOGADRO, GAS_CONSTANT
+from ampmm.units import ANGSTROM_PER_NM
 
 CHUNK: Final = 100  # steps between looks at a pending Ctrl-C
 LAST_GOOD_PDB: Final = "last_good.pdb"
@@ -101,7 +102,7 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
             print(f"minimising (at most {config.minimize} iterations)", file=sys.stderr, flush=True)
         good = _prepare(simulation, config, assembled)
         write_config(config, folder / restart.CONFIG)  # from here on the folder holds a run
-        _write_pdb(folder / restart.INITIAL, assembled.topology, good.state)
+        write_pdb(folder / restart.INITIAL, assembled.topology, good.state)
         outputs = _open_outputs(config, assembled, folder, None)
         restart.save_checkpoint(simulation, folder)
         return _run(config, assembled, simulation, outputs, good, progress)
@@ -173,7 +174,7 @@ def _go_on(config: SimulationConfig, assembled: Assembled, simulation: app.Simul
         print(f"{restart.CHECKPOINT} does not load here; continuing from {restart.STATE} with new random numbers.")
     outputs = _open_outputs(config, assembled, folder, restarted.step)
     write_config(with_full_paths(config), folder / restart.CONFIG)
-    return _run(config, assembled, simulation, outputs, Good(restarted.step, _state(simulation)), progress)
+    return _run(config, assembled, simulation, outputs, Good(restarted.step, take_state(simulation)), progress)
 
 
 def _announce(assembled: Assembled, progress: bool) -> None:
@@ -192,7 +193,7 @@ def _prepare(simulation: app.Simulation, config: SimulationConfig, assembled: As
         else:
             simulation.context.applyConstraints(simulation.integrator.getConstraintTolerance())
         draw_velocities(simulation, config)
-        state = _state(simulation)
+        state = take_state(simulation)
         reason = _check(state, assembled, _evaluation(assembled, state))
     except openmm.OpenMMException as error:
         reason = f"OpenMM stopped ({error})"
@@ -258,7 +259,7 @@ def _run(
             good = _checked(simulation, assembled, step, good, folder)[0]
             outputs.sync()
             restart.save_checkpoint(simulation, folder)
-            _write_pdb(folder / restart.FINAL, assembled.topology, good.state)
+            write_pdb(folder / restart.FINAL, assembled.topology, good.state)
     finally:
         bar.close()
         outputs.close()
@@ -281,9 +282,9 @@ def _report(
     if step % config.report_interval:
         return good  # a last step between two reports: the final structure has it
     state, time_ps = good.state, step * config.timestep / 1000.0
-    box = _box(assembled, state)
-    outputs.trajectory.write(_positions(state), box)
-    outputs.state_data.write([step, time_ps, *_thermodynamics(assembled.system, state, box)])
+    box = box_of(assembled.system, state)
+    outputs.trajectory.write(positions_of(state), box)
+    outputs.state_data.write([step, time_ps, *thermodynamics(assembled.system, state, box)])
     if outputs.ml_terms is not None:
         outputs.ml_terms.write([step, time_ps, evaluation.energy, *evaluation.dipole, *evaluation.charges_qm])
     return good
@@ -292,7 +293,7 @@ def _report(
 def _checked(simulation: app.Simulation, assembled: Assembled, step: int, good: Good, folder: Path) -> tuple[Good, Any]:
     """The present frame if it is good, with the model's Evaluation; else stop."""
     try:
-        state = _state(simulation)
+        state = take_state(simulation)
         evaluation = _evaluation(assembled, state)
         reason = _check(state, assembled, evaluation)
     except openmm.OpenMMException as error:  # the model's force itself refuses positions that are not finite
@@ -305,17 +306,17 @@ def _checked(simulation: app.Simulation, assembled: Assembled, step: int, good: 
 
 
 def _evaluation(assembled: Assembled, state: openmm.State) -> Any:
-    positions = _positions(state)
+    positions = positions_of(state)
     if assembled.region.model is None or not np.isfinite(positions).all():
         return None
-    return evaluate_region(assembled.region, positions, _box(assembled, state))
+    return evaluate_region(assembled.region, positions, box_of(assembled.system, state))
 
 
 def _check(state: openmm.State, assembled: Assembled, evaluation: Any) -> str:
     """What is wrong with a frame, or ""."""
     potential = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
     kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-    if not np.isfinite(_positions(state)).all():
+    if not np.isfinite(positions_of(state)).all():
         return "the positions are not finite"
     if not finite(potential, kinetic):
         return f"the energy is not finite (potential {potential}, kinetic {kinetic} kJ/mol)"
@@ -323,15 +324,15 @@ def _check(state: openmm.State, assembled: Assembled, evaluation: Any) -> str:
         return "the forces are not finite"
     region = assembled.region
     forces = None if evaluation is None else evaluation.forces_qm
-    positions = _positions(state)[region.indices] * ANGSTROM_PER_NM
-    box = _box(assembled, state)
+    positions = positions_of(state)[region.indices] * ANGSTROM_PER_NM
+    box = box_of(assembled.system, state)
     box = None if box is None else box * ANGSTROM_PER_NM
     return complaint(region.numbers, positions, forces, region.bounds, region.labels, box)
 
 
 def _stop(reason: str, assembled: Assembled, folder: Path, good: Good, step: int | None = None) -> None:
     """Save the last good frame and raise."""
-    _write_pdb(folder / LAST_GOOD_PDB, assembled.topology, good.state)
+    write_pdb(folder / LAST_GOOD_PDB, assembled.topology, good.state)
     restart.save_state(folder / LAST_GOOD_XML, good.state)
     where = f"after step {good.step}" if step is None else f"at step {step}"
     raise SimulationStopped(
@@ -339,45 +340,6 @@ def _stop(reason: str, assembled: Assembled, folder: Path, good: Good, step: int
         f"{folder / LAST_GOOD_XML}; trajectory and tables end there. A shorter --timestep, a longer equilibration or "
         "a model trained on such structures may help"
     )
-
-
-def _state(simulation: app.Simulation) -> openmm.State:
-    return simulation.context.getState(positions=True, velocities=True, forces=True, energy=True, parameters=True)
-
-
-def _positions(state: openmm.State) -> np.ndarray:
-    return state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-
-
-def _box(assembled: Assembled, state: openmm.State) -> np.ndarray | None:
-    if not assembled.system.usesPeriodicBoundaryConditions():
-        return None
-    return state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-
-
-def _thermodynamics(system: openmm.System, state: openmm.State, box: np.ndarray | None) -> tuple[float, ...]:
-    """Potential, kinetic, total energy (kJ/mol), temperature (K), volume (nm³), density (g/mL)."""
-    potential = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-    kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-    masses = np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())])
-    freedom = 3 * int((masses > 0).sum()) - system.getNumConstraints()
-    freedom -= 3 * any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
-    temperature = 2.0 * kinetic / (freedom * GAS_CONSTANT)
-    volume = float("nan") if box is None else float(abs(np.linalg.det(box)))
-    density = masses.sum() / (AVOGADRO * 1e-21) / volume  # 1 nm³ is 1e-21 mL
-    return potential, kinetic, potential + kinetic, temperature, volume, density
-
-
-def _write_pdb(path: Path, topology: app.Topology, state: openmm.State) -> None:
-    """A frame with its own box, which a barostat has made another than the Topology's."""
-    box = topology.getPeriodicBoxVectors()
-    try:
-        if box is not None:
-            topology.setPeriodicBoxVectors(state.getPeriodicBoxVectors())
-        with path.open("w") as file:
-            app.PDBFile.writeFile(topology, state.getPositions(), file, keepIds=True)
-    finally:
-        topology.setPeriodicBoxVectors(box)
 
 
 def _ns_per_day(config: SimulationConfig, steps: int, seconds: float) -> float:

@@ -15,7 +15,7 @@ import openmm
 from openmm import app, unit
 
 from ampmm.data import Record
-from ampmm.embedding import strip_qm_terms
+from ampmm.embedding import EvaluatorComputation, make_evaluator_force, strip_qm_terms
 from ampmm.errors import DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.export import Evaluator
 from ampmm.simulation.config import check_timestep
@@ -103,29 +103,6 @@ class Droplet(NamedTuple):
     digest: str = ""  # of the files, see `SystemFiles.digest`
 
 
-class EvaluatorForce:
-    """The function that OpenMM's PythonForce calls: QM energy, forces on QM atoms and MM charges."""
-
-    def __init__(self, evaluator: Evaluator, numbers: np.ndarray, charges_mm: np.ndarray, qm_charge: int) -> None:
-        self._evaluator, self._numbers, self._charges, self._qm_charge = evaluator, numbers, charges_mm, qm_charge
-        self.error: BaseException | None = None  # OpenMM passes on an exception's text, but not its type
-
-    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        """Energy (kJ/mol) and forces (kJ/mol/nm) of the QM atoms followed by the MM charges."""
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
-        n_qm = len(self._numbers)
-        try:
-            if not np.isfinite(positions).all():
-                raise SimulationStopped("positions turned NaN; the frames before are stored. Use a shorter --timestep")
-            result = self._evaluator.evaluate(
-                self._numbers, positions[:n_qm], positions[n_qm:], self._charges, None, self._qm_charge
-            )
-        except BaseException as error:  # Ctrl-C, too
-            self.error = error
-            raise
-        return result.energy, np.concatenate([result.forces_qm, result.forces_mm]) * ANGSTROM_PER_NM
-
-
 class Sampler:
     """The dynamics of one droplet under one evaluator.
 
@@ -146,15 +123,13 @@ class Sampler:
         self._charged = stripped.charges[self._mm] != 0.0  # (n_mm,)
         charged = self._mm[self._charged]
         self._qm, self.numbers, self.charges_mm = qm, numbers[qm], stripped.charges[charged]
-        self._force: EvaluatorForce | None = None
+        self._computation: EvaluatorComputation | None = None
         if evaluator is None:
             system = copy.deepcopy(droplet.system)
         else:
             system = stripped.system
-            self._force = EvaluatorForce(evaluator, self.numbers, self.charges_mm, droplet.qm_charge)
-            force = openmm.PythonForce(self._force)
-            force.setParticles([*qm.tolist(), *charged.tolist()])
-            system.addForce(force)
+            self._computation = EvaluatorComputation(evaluator, self.numbers, self.charges_mm, droplet.qm_charge)
+            system.addForce(make_evaluator_force(self._computation, qm, charged))
         add_droplet_restraints(
             system,
             droplet.topology,
@@ -257,23 +232,23 @@ class Sampler:
 
     def _minimized(self, iterations: int) -> bool:
         done: list[bool] = []
-        force = self._force
+        computation = self._computation
 
         def refused() -> bool:
-            return force is not None and isinstance(force.error, LabellingError | InputError)
+            return computation is not None and isinstance(computation.error, LabellingError | InputError)
 
         self._guarded(lambda: done.append(minimize_around(self.context, self._qm, iterations, refused)))
         return done[0]
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call into OpenMM; an error of the evaluator comes back as itself."""
-        if self._force is not None:
-            self._force.error = None
+        if self._computation is not None:
+            self._computation.error = None
         try:
             call(*arguments)
         except openmm.OpenMMException as error:
-            if self._force is not None and self._force.error is not None:
-                raise self._force.error from None
+            if self._computation is not None and self._computation.error is not None:
+                raise self._computation.error from None
             raise SimulationStopped(f"OpenMM stopped the dynamics: {error}. The frames before are stored") from error
 
 

@@ -16,14 +16,13 @@ import openmm
 from ampmm.data import FIELDS, FrameWriter, Header, Record, WriterLock, read_frame_keys, read_header
 from ampmm.errors import DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.export import Evaluator
-from ampmm.simulation.sampler import Droplet, EvaluatorForce, Sampler, SamplingSettings, molecules_within
+from ampmm.simulation.sampler import Droplet, Sampler, SamplingSettings, molecules_within
 
 __all__ = [
     "Burst",
     "BurstSettings",
     "Droplet",
     "Evaluator",
-    "EvaluatorForce",
     "Sampler",
     "SamplingSettings",
     "molecules_within",

@@ -157,10 +157,10 @@ def test_a_failing_engine_keeps_its_message_and_the_frames_before(droplet, tmp_p
 
 def test_a_driver_that_refuses_a_frame_leaves_those_before(droplet, tmp_path):
     class Refuses(Springs):
-        def evaluate(self, *arguments):
+        def evaluate(self, *arguments, **more):
             if self.calls == counter.calls - 40:
                 raise InputError("energies are not finite")
-            return super().evaluate(*arguments)
+            return super().evaluate(*arguments, **more)
 
     counter = Springs()
     run(droplet, tmp_path / "count.h5", counter)
@@ -206,11 +206,11 @@ def test_a_trajectory_can_be_made_longer_but_not_changed(droplet, tmp_path):
 
 def test_a_driver_that_refuses_a_trial_step_of_the_minimiser_is_no_failure(droplet, tmp_path):
     class Refuses(Springs):
-        def evaluate(self, *arguments):
+        def evaluate(self, *arguments, **more):
             if self.calls == 3:
                 self.calls += 1
                 raise LabellingError("GFN2-xTB did not converge")
-            return super().evaluate(*arguments)
+            return super().evaluate(*arguments, **more)
 
     said = []
     assert sample(droplet, Refuses(), SETTINGS, tmp_path / "frames.h5", driver="springs", report=said.append) == 30
@@ -229,10 +229,10 @@ def test_ctrl_c_within_the_engine_comes_back_as_itself(droplet, tmp_path):
     """Most of the time is spent there, below OpenMM, which turns every exception into its own."""
 
     class Interrupted(Springs):
-        def evaluate(self, *arguments):
+        def evaluate(self, *arguments, **more):
             if self.calls == counter.calls - 40:
                 raise KeyboardInterrupt
-            return super().evaluate(*arguments)
+            return super().evaluate(*arguments, **more)
 
     counter = Springs()
     run(droplet, tmp_path / "count.h5", counter)
@@ -243,8 +243,8 @@ def test_ctrl_c_within_the_engine_comes_back_as_itself(droplet, tmp_path):
 
 def test_nan_stops_the_dynamics_and_keeps_the_frames(droplet, tmp_path):
     class Explodes(Springs):
-        def evaluate(self, *arguments):
-            result = super().evaluate(*arguments)
+        def evaluate(self, *arguments, **more):
+            result = super().evaluate(*arguments, **more)
             return result._replace(forces_qm=result.forces_qm * (np.nan if self.calls > 300 else 1.0))
 
     counter = Springs()
