@@ -1,6 +1,7 @@
 """Any object with `evaluate` in the place of a model: what it needs, and where it does not fit."""
 
 import numpy as np
+import openmm
 import pytest
 from embedding_systems import ML_GROUP, context, energy, forces, mixed
 
@@ -47,6 +48,13 @@ def test_evaluator_that_cannot_be_pickled_says_so(droplet):
     evaluator.handle = lambda: None
     with pytest.raises(BackendError, match="picklable"):
         serialize_system(mixed(droplet, evaluator))
+
+
+def test_a_system_serialises_after_a_failed_evaluation(droplet):
+    system = mixed(droplet, Springs())
+    with pytest.raises(openmm.OpenMMException, match="a QM atom or MM charge is at NaN or infinity; the simulation has blown up"):
+        energy(context(system, np.full_like(droplet.positions, np.nan)), {ML_GROUP})
+    assert np.isfinite(energy(context(deserialize_system(serialize_system(system)), droplet.positions), {ML_GROUP}))
 
 
 def test_evaluator_where_it_does_not_fit(box, droplet):
