@@ -18,13 +18,13 @@ from ampmm.reference import Labeller, get_labeller
 from ampmm.units import COULOMB_CONSTANT
 
 STEP = 2.0e-3  # Å, of the central differences
-COORDINATES = 6  # per frame
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frames", help="HDF5 file of frames in droplets")
     parser.add_argument("--n-frames", type=int, default=20)
+    parser.add_argument("--coordinates", type=int, default=6, help="of each frame, whose force is computed")
     parser.add_argument("--cutoffs", type=float, nargs="+", default=[6.0, 7.0, 8.0, 10.0, 12.0], metavar="Å")
     arguments = parser.parse_args()
 
@@ -37,7 +37,7 @@ def main() -> None:
         qm, mm = record.positions_qm, record.positions_mm.astype(float)
         charges = record.charges_mm.astype(float)
         full = labeller.evaluate(frames.numbers, qm, mm, charges, qm_charge=frames.qm_charge)
-        places = [(random.integers(len(qm)), random.integers(3)) for _ in range(COORDINATES)]
+        places = [(random.integers(len(qm)), random.integers(3)) for _ in range(arguments.coordinates)]
         nearest = np.linalg.norm(mm[:, None] - qm[None], axis=-1).min(axis=1)
         for cutoff in arguments.cutoffs:
             kept = polynomial_envelope(torch.as_tensor(nearest / cutoff), 6).numpy()
