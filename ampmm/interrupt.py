@@ -1,9 +1,24 @@
-"""Ctrl-C and SIGTERM held back until the end of a step, so that what is saved is a whole step."""
+"""Ctrl-C and SIGTERM alike, or both held back until the end of a step, so that what is saved is a whole step."""
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM (of a batch system, say) raises KeyboardInterrupt, as Ctrl-C does; outside the main thread nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class DeferredInterrupt:

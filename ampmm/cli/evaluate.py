@@ -58,6 +58,7 @@ def command(
     import torch
 
     from ampmm.data import read_frames
+    from ampmm.data.splits import thinned
     from ampmm.evaluation import (
         check_comparable,
         differing_settings,
@@ -67,7 +68,6 @@ def command(
         plot_learning_curve,
         plot_parity,
         pyplot,
-        thinned,
         write_errors,
     )
     from ampmm.export import load_model

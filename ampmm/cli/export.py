@@ -106,7 +106,8 @@ def export_run(
 ) -> None:
     """Write the model of a run's folder; `line` is the command stored in the card, `license` its licence."""
     from ampmm.data.differences import minus_base
-    from ampmm.evaluation import describe_frames, describe_split, errors_of, thinned
+    from ampmm.data.splits import thinned
+    from ampmm.evaluation import describe_frames, describe_split, errors_of
     from ampmm.export import save_model
     from ampmm.training import choose_device, restore_run
 
@@ -134,13 +135,21 @@ def export_run(
         "evaluated_frames": {part: len(indices) for part, (_, indices) in parts.items()},
         "independent": {file.stem: describe_frames(each, file) for file, each in unseen.items()},
         "extra": {
-            Path(file).stem: describe_frames(each, file) for file, each in zip(config.extra_data, run.extra, strict=True)
+            name: describe_frames(each, file)
+            for name, file, each in zip(_names(config.extra_data), config.extra_data, run.extra, strict=True)
         },
     }
     card = dataclasses.replace(card, data=described, errors={part: each.to_dict() for part, each in errors.items()})
     save_model(output, model.cpu(), card)
     click.echo(f"{output}: {card.variant}, {card.training['parameters']} parameters, {card.level_of_theory}")
     click.echo(card_errors(card))
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """The files' names without their endings; the second of one name gets a number."""
+    stems = [Path(file).stem for file in files]
+    counts = [stems[: place + 1].count(stem) for place, stem in enumerate(stems)]
+    return [stem if count == 1 else f"{stem}-{count}" for stem, count in zip(stems, counts, strict=True)]
 
 
 def _card(run: "RestoredRun", line: str) -> "Card":
@@ -174,7 +183,9 @@ def _independent(
     """The frames of files that the model has not seen, if it can be measured on them."""
     from ampmm.data import read_frames
     from ampmm.data.combine import first_shared
+    from ampmm.data.splits import fingerprint
     from ampmm.evaluation import check_comparable
+    from ampmm.export.metadata import learned_from
 
     unseen: dict[Path, FrameSet] = {}
     for file in files:
@@ -182,6 +193,11 @@ def _independent(
             raise InputError(f"--independent: two parts would be named {file.stem!r} in the card; rename {file}")
         frames = read_frames(file)
         check_comparable(card, frames, str(file))
+        if fingerprint(frames) in learned_from(card.training.get("parent", {})):
+            raise InputError(
+                f"--independent: expected frames that the model has not seen, got {file}, which the weights that its training "
+                "began with had learned; sample and label another trajectory"
+            )
         place = first_shared(frames, seen)
         if place is not None:
             raise InputError(

@@ -71,12 +71,14 @@ def card_text(card: "Card", file: str) -> str:
     data = dict(card.data)
     trajectories, split = data.pop("trajectories", []), data.pop("split", {})
     independent, counts = data.pop("independent", {}), data.pop("evaluated_frames", {})
+    others = {"independent": independent, "trained on besides": data.pop("extra", {})}
     data.pop("sampling", None)
     for each in trajectories:
         data[f"trajectory {each['trajectory']}"] = _trajectory(each)
-    for name, other in independent.items():
-        temperatures = ", ".join(f"{t:g}" for t in other["temperatures_K"])
-        data[f"independent: {name}"] = f"{other['frames']} frames, {temperatures} K, {other['span_ps']:g} ps"
+    for what, files in others.items():
+        for name, other in files.items():
+            temperatures = ", ".join(f"{t:g}" for t in other["temperatures_K"])
+            data[f"{what}: {name}"] = f"{other['frames']} frames, {temperatures} K, {other['span_ps']:g} ps"
     data["split"] = ", ".join(f"{name} {value}" for name, value in split.items())
     bounds = {
         "least distance, Å": _pairs(card.bounds.get("min_distance", {})),
@@ -94,7 +96,7 @@ def card_text(card: "Card", file: str) -> str:
         (card.name, model),
         ("Level of theory", {"method": card.level_of_theory, **card.level_settings}),
         ("Data", data),
-        ("Training", card.training),
+        ("Training", {**card.training, "parent": _parent(card.training.get("parent", {}))}),
         ("Seen in training (dynamics outside of it means nothing)", bounds),
         ("Hyperparameters", card.hyperparameters),
         ("File", about),
@@ -105,6 +107,11 @@ def card_text(card: "Card", file: str) -> str:
         note = "" if counts else "how many frames were evaluated is not recorded\n"
         texts.insert(3, f"{title}\n{'-' * len(title)}\n{note}{card_errors(card)}")
     return "\n\n".join(texts)
+
+
+def _parent(about: dict[str, Any]) -> dict[str, Any]:
+    """What the training began with, without the list of all that it had learned."""
+    return {name: value for name, value in about.items() if name != "learned_from"}
 
 
 def _section(title: str, values: Iterable[tuple[str, Any]]) -> str:

@@ -51,6 +51,10 @@ def command(frames: tuple[Path, ...], output: Path, engine: str, settings: tuple
 
     if not output.parent.is_dir():
         raise InputError(f"--output: the folder {output.parent} does not exist; make it first")
+    if how["scheduler"] and how["workers"] != 1:
+        raise InputError(
+            f"--workers: expected without --scheduler, whose own workers label, got {how['workers']}; leave it out"
+        )
     options = dict(_setting(text) for text in settings)
     with tqdm(unit="frame", mininterval=1.0) as bar:
 

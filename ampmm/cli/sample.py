@@ -83,6 +83,7 @@ def command(system: str, driver: str, accuracy: float, restrain: tuple, output: 
     """
     from tqdm import tqdm
 
+    from ampmm.interrupt import terminated_as_interrupted
     from ampmm.simulation.drivers import make_driver
     from ampmm.simulation.droplet_files import load_droplet
     from ampmm.simulation.restraints import umbrella
@@ -106,7 +107,7 @@ def command(system: str, driver: str, accuracy: float, restrain: tuple, output: 
     if burst_settings is not None:
         burst = Burst(*make_driver(burst_driver, droplet, accuracy), burst_settings)
     total = checked.n_frames * (burst_settings.frames if burst_settings else 1)
-    with tqdm(total=total, unit="frame", smoothing=0.05, mininterval=1.0) as bar:
+    with tqdm(total=total, unit="frame", smoothing=0.05, mininterval=1.0) as bar, terminated_as_interrupted():
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)

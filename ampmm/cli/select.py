@@ -41,23 +41,25 @@ def command(frames, models, count, round_, measure, spacing, diversity, ceiling,
 
     from ampmm.data import read_frames, write_whole
     from ampmm.data.combine import concatenated
-    from ampmm.evaluation.committee import disagreements, quantile_table, select_frames
+    from ampmm.evaluation.committee import check_limits, disagreements, quantile_table, select_frames
     from ampmm.export import load_model
 
     if output.exists():
         raise InputError(f"--output: {output} exists and is not overwritten; choose another name")
     if not output.parent.is_dir():
         raise InputError(f"--output: the folder {output.parent} does not exist; make it first")
+    limits = {"spacing": spacing * 0.001, "diversity": diversity, "ceiling": ceiling}
+    check_limits(count, **limits)  # before the work
     sets = [_unlabelled(read_frames(path)) for path in frames]
     _check_regions(frames, sets)
     pool = concatenated(sets[0], sets[1:], "frames")
     _check_keys(pool)
+    known = [read_frames(path) for path in exclude]
+    _check_excluded(exclude, known, pool)
     committee = [load_model(model) for model in models]
     with tqdm(total=pool.n_frames, unit="frame", mininterval=1.0) as bar:
         scores = disagreements(committee, pool, measure, bar.update)
-    known = [read_frames(path) for path in exclude]
     scores[_among(pool, known)] = float("nan")
-    limits = {"spacing": spacing * 0.001, "diversity": diversity, "ceiling": ceiling}
     chosen = select_frames(pool, scores, count, **limits)
     click.echo(quantile_table(scores, chosen.indices))
     if not len(chosen.indices):
@@ -86,6 +88,15 @@ def _check_regions(paths, sets) -> None:
             raise InputError(
                 f"frames: expected one MM region, got {regions[0]!r} in {paths[0]} and {region!r} in {path}; "
                 "select from them separately"
+            )
+
+
+def _check_excluded(paths, known, pool) -> None:
+    for path, each in zip(paths, known, strict=True):
+        if each.header.system != pool.header.system or each.numbers.tolist() != pool.numbers.tolist():
+            raise InputError(
+                f"--exclude: expected frames of {pool.header.system}, as FRAMES are, got those of {each.header.system} in "
+                f"{path}; numbers of trajectories mean nothing between systems, so leave it out"
             )
 
 

@@ -1,5 +1,6 @@
 """`ampmm simulate`: ML/MM dynamics of a system folder, or of a config file."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def command(system: str | None, resume: bool, threads: int | None, progress: boo
     click.echo(f"{state}: {result.step} steps, {result.ns_per_day:.3f} ns/day")
     click.echo(f"trajectory: {result.trajectory} (topology: {result.folder / 'initial.pdb'})")
     if result.interrupted:
-        click.echo(f"continue with: ampmm simulate --resume --output {result.folder}")
+        words = ["ampmm", "simulate", "--resume", "--output", str(result.folder)]
+        words += ["--threads", str(threads)] if threads is not None else []
+        click.echo(f"continue with: {shlex.join(words)}")
         raise SystemExit(130)
 
 
@@ -142,10 +145,12 @@ def _resumed(system: str | None, given: dict[str, Any]) -> tuple[Path, int | Non
         )
     if "steps" in given and "time" in given:
         raise InputError("--steps, --time: expected one of them, got both; leave one out")
+    form = {"form": given["form"]} if "form" in given else {}
     if "output" in given:
         folder = Path(given["output"])
+        if system is not None or form:
+            _check_same(folder, system, form)
     elif system is not None:
-        form = {"form": given["form"]} if "form" in given else {}
         folder = _config(system, form).folder
     else:
         raise InputError("--resume: expected the run's folder with --output, or the SYSTEM it was started with, got neither")
@@ -155,3 +160,22 @@ def _resumed(system: str | None, given: dict[str, Any]) -> tuple[Path, int | Non
         stored = config_from(read_settings(folder / CONFIG), str(folder / CONFIG))
         steps = steps_of_time(given["time"], stored.timestep)
     return folder, steps
+
+
+def _check_same(folder: Path, system: str | None, form: dict[str, Any]) -> None:
+    """Refuse a system or form beside the folder of a run of another one."""
+    from ampmm.simulation.config import config_from, read_settings, with_full_paths
+    from ampmm.simulation.restart import CONFIG, require_run
+    from ampmm.simulation.structure_source import is_structure_file
+
+    require_run(folder)
+    if system is not None and is_structure_file(system):
+        system = None  # the run may have solvated it into a file of its own
+    stored = with_full_paths(config_from(read_settings(folder / CONFIG), str(folder / CONFIG)))
+    now = stored if system is None else with_full_paths(_config(system, {}))
+    for name, asked in (("system", now.system), *form.items()):
+        if asked != getattr(stored, name):
+            raise InputError(
+                f"--resume: the run in {folder} has the {name} {getattr(stored, name)}, got {asked}; leave it out, or give "
+                "that run's own folder"
+            )

@@ -1,10 +1,11 @@
 """`ampmm train`: fit a model to labelled frames."""
 
 import dataclasses
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -66,7 +67,7 @@ def command(
         try:
             trained = trainer.run()
         except KeyboardInterrupt:
-            again = f"ampmm train {config} -o {folder} --resume" + _options(changes)
+            again = _command(config, folder, {**changes, "device": device, "threads": threads}, processes.count)
             _say(processes, f"\nstopped at step {trainer.step} of {settings.steps}; go on with:\n  {again}", err=True)
             raise SystemExit(130) from None
         if processes.is_first:
@@ -95,7 +96,7 @@ def _prepared(
         if settings.start_from:
             trainer.start_from(settings.start_from)
         if processes.is_first:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(WriterLock(folder / "checkpoint.pt"))
             _write_config(folder, settings)
             trainer.save()
@@ -129,17 +130,19 @@ def _say(processes: "Processes", text: str, err: bool = False) -> None:
         click.echo(text, err=err)
 
 
-def _options(changes: dict[str, str | list[str]]) -> str:
-    """What was given on the command line, to be given again."""
-    words = []
-    for name, values in changes.items():
+def _command(config: Path, folder: Path, options: dict[str, Any], n_processes: int) -> str:
+    """What goes on with the run, with the options that were given."""
+    words = ["torchrun", "--nproc-per-node", str(n_processes), "--no-python"] if n_processes > 1 else []
+    words += ["ampmm", "train", str(config), "-o", str(folder), "--resume"]
+    for name, values in options.items():
         for value in values if isinstance(values, list) else [values]:
-            words.append(f" --{name.replace('_', '-')} {value}")
-    return "".join(words)
+            if value not in (None, "auto"):
+                words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
-    if not resume and folder.exists():
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"--output: {folder} exists and is not overwritten; choose another folder, or continue its run with --resume"
         )

@@ -43,6 +43,13 @@ def split_frames(frames: FrameSet, scheme: str, sizes: tuple[int, int, int], see
     return Split(train, validation, test)
 
 
+def thinned(indices: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` of the indices, evenly spaced; 0 is no limit."""
+    if limit <= 0 or len(indices) <= limit:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
+
+
 def fingerprint(frames: FrameSet) -> str:
     """A short hash of the labelled frames in their order; a split made again means the same frames only if it agrees."""
     digest = hashlib.sha256()

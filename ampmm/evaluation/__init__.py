@@ -2,7 +2,7 @@
 
 from ampmm.evaluation.card import describe_frames, describe_split, make_card
 from ampmm.evaluation.metrics import Errors, ErrorSummary, errors_of
-from ampmm.evaluation.parts import check_comparable, differing_settings, parts_of, thinned
+from ampmm.evaluation.parts import check_comparable, differing_settings, parts_of
 from ampmm.evaluation.plots import plot_learning_curve, plot_parity, pyplot
 from ampmm.evaluation.predict import Predictions, predict
 from ampmm.evaluation.report import error_table, write_errors
@@ -23,6 +23,5 @@ __all__ = [
     "plot_parity",
     "predict",
     "pyplot",
-    "thinned",
     "write_errors",
 ]

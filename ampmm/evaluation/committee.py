@@ -122,11 +122,7 @@ def select_frames(
     Raises:
         InputError: a count below 1, a negative limit, or scores that are not (F,).
     """
-    if count < 1:
-        raise InputError(f"count: expected 1 frame or more, got {count}")
-    for name, value in (("spacing", spacing), ("diversity", diversity), ("ceiling", ceiling)):
-        if not value >= 0:
-            raise InputError(f"{name}: expected 0 or more, got {value}")
+    check_limits(count, spacing, diversity, ceiling)
     if np.shape(scores) != (frames.n_frames,):
         raise InputError(f"scores: expected shape ({frames.n_frames},), got {np.shape(scores)}")
     usable = np.isfinite(scores) & (scores <= ceiling)
@@ -146,6 +142,15 @@ def select_frames(
         picked.append(index)
         structures.append(structure)
     return Selection(np.array(picked, dtype=np.int64), int((~usable).sum()), too_near)
+
+
+def check_limits(count: int, spacing: float, diversity: float, ceiling: float) -> None:
+    """Raise `InputError` for limits that `select_frames` refuses."""
+    if count < 1:
+        raise InputError(f"count: expected 1 frame or more, got {count}")
+    for name, value in (("spacing", spacing), ("diversity", diversity), ("ceiling", ceiling)):
+        if not value >= 0:
+            raise InputError(f"{name}: expected 0 or more, got {value}")
 
 
 def _near_in_time(frames: FrameSet, index: int, picked: list[int], spacing: float) -> bool:

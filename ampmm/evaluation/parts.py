@@ -7,7 +7,7 @@ from ampmm.data.schema import FrameSet
 from ampmm.data.splits import fingerprint, split_frames
 from ampmm.elements import symbols
 from ampmm.errors import InputError
-from ampmm.export.metadata import Card, unlike
+from ampmm.export.metadata import Card, learned_from, unlike
 
 CHOICES = ("auto", "from-card", "all")
 
@@ -53,9 +53,7 @@ def parts_of(card: Card, frames: FrameSet, file: str, choice: str = "auto") -> d
     trained_on = first_frames(frames, card.data.get("frames", frames.n_frames))
     same_frames = card.data.get("fingerprint") == fingerprint(trained_on)
     if choice == "all" or (choice == "auto" and not same_frames):
-        extra = [each.get("fingerprint") for each in card.data.get("extra", {}).values()]
-        seen = choice == "auto" and fingerprint(frames) in extra
-        return {"train_extra" if seen else "all": np.arange(frames.n_frames)}
+        return {_whole(card, frames) if choice == "auto" else "all": np.arange(frames.n_frames)}
     if not same_frames:
         raise InputError(
             f"split: {file} does not hold the frames that model {card.name!r} was trained on "
@@ -68,8 +66,9 @@ def parts_of(card: Card, frames: FrameSet, file: str, choice: str = "auto") -> d
     return parts if len(new) == 0 else {**parts, "new": new}
 
 
-def thinned(indices: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` of the indices, evenly spaced; 0 is no limit."""
-    if limit <= 0 or len(indices) <= limit:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
+def _whole(card: Card, frames: FrameSet) -> str:
+    """What all frames of a file are to a model."""
+    own = fingerprint(frames)
+    if own in [each.get("fingerprint") for each in card.data.get("extra", {}).values()]:
+        return "train_extra"
+    return "train_parent" if own in learned_from(card.training.get("parent", {})) else "all"

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -41,6 +41,7 @@ class LoadedModel:
     card: Card
     path: Path
     base: Evaluator | None = None  # of a Δ-model
+    _converted: dict[torch.dtype, torch.jit.ScriptModule] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @torch.enable_grad()
     def evaluate(
@@ -102,11 +103,7 @@ class LoadedModel:
             edges._replace(vectors=edges.vectors.to(dtype)),
         )
         kernel = coulomb_kernel("bare" if coulomb_cutoff is None else "reaction-field", coulomb_cutoff)
-        module = self.module
-        if dtype != torch.float32:
-            with torch.no_grad():  # converted on a copy: the loaded one stays as it is
-                module = copy.deepcopy(module).to(dtype)
-        result = force_evaluator(module, kernel)(
+        result = force_evaluator(self._module_in(dtype), kernel)(
             frame,
             torch.as_tensor(charges, device=device).to(dtype),
             near._replace(vectors=near.vectors.to(dtype)),
@@ -226,6 +223,15 @@ class LoadedModel:
                 f"model's long-range cutoff ({cutoff} Å), so that their nearest images are ambiguous; use a larger box"
             )
         return pairs
+
+    def _module_in(self, dtype: torch.dtype) -> torch.jit.ScriptModule:
+        """The module in a precision; the loaded one stays as it is."""
+        if dtype == torch.float32:
+            return self.module
+        if dtype not in self._converted:
+            with torch.no_grad():
+                self._converted[dtype] = copy.deepcopy(self.module).to(dtype)
+        return self._converted[dtype]
 
     def _coulomb_cutoff(self, box: torch.Tensor | None, asked: float | None) -> float | None:
         if box is None:

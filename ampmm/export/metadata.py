@@ -19,6 +19,21 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any], *, apart: Sequence[
     return [name for name in sorted({*one, *other} - {*apart}) if one.get(name) != other.get(name)]
 
 
+def learned_from(parent: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Fingerprints of the files that a model's parent and those before it were trained on, each with the split of it.
+
+    Args:
+        parent: what a card's `training` or a checkpoint says of it. An empty split: all of the file, or not known.
+    """
+    stored = parent.get("learned_from")
+    return dict(stored) if stored is not None else joined_fingerprints(parent.get("fingerprint") or "")
+
+
+def joined_fingerprints(text: str) -> dict[str, dict[str, Any]]:
+    """A checkpoint's fingerprint, of data+extra+…-differences, as `learned_from` returns them."""
+    return {each: {} for each in text.split("-")[0].split("+") if each}
+
+
 @dataclass(frozen=True)
 class Card:
     """What a user has to know before trusting a model.

@@ -28,11 +28,23 @@ class Hyperparameters:
         missing = [name for name, f in known.items() if name not in values and f.default is MISSING]
         if missing:
             raise InputError(f"hyperparameters: {cls.__name__} needs {', '.join(missing)}")
+        for name, value in values.items():
+            if name != "elements":
+                _check_type(name, value, known[name].type)
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON can hold them."""
         return asdict(self)  # type: ignore[call-overload]
+
+
+def _check_type(name: str, value: Any, expected: Any) -> None:
+    accepted = (int, float) if expected is float else expected
+    if isinstance(value, accepted) and (expected is bool or not isinstance(value, bool)):
+        return
+    words = {bool: "true or false", str: "text", float: "a number", int: "a whole number"}
+    hint = "; YAML reads 1e-3 as text, write 1.0e-3" if expected is float and isinstance(value, str) else ""
+    raise InputError(f"hyperparameters: {name}: expected {words.get(expected, 'a whole number or null')}, got {value!r}{hint}")
 
 
 class Model(nn.Module, ABC):

@@ -19,7 +19,8 @@ from ampmm.reference.base import Labeller
 from ampmm.reference.registry import get_labeller
 from ampmm.reference.workers import Job, run_in_processes, run_on_dask
 
-_FRAMES_PER_TASK = 8
+_FRAMES_PER_TASK = 8  # of an engine that takes a fraction of a second a frame
+_SLOW_ENGINES = ("pyscf",)  # a frame is a task: minutes, that a kill should not take along
 
 
 class LabelReport(NamedTuple):
@@ -93,7 +94,7 @@ def label_frames(
         total = sum(frames.n_frames for frames in sources)
         progress(total - len(todo), total)
         labelled = done = 0
-        tasks = ([sources[source].record(index) for source, index in chunk] for chunk in _chunks(todo))
+        tasks = ([sources[source].record(index) for source, index in chunk] for chunk in _chunks(todo, engine))
         for results in run_on_dask(tasks, job, scheduler) if scheduler else run_in_processes(tasks, job, workers):
             records = [result for result in results if isinstance(result, Record)]
             writer.append(*records)
@@ -172,6 +173,7 @@ def _present(output: Path, inputs: Sequence[str | Path], sources: Sequence[Frame
     return set(rows)
 
 
-def _chunks(items: list) -> Iterator[list]:
-    for start in range(0, len(items), _FRAMES_PER_TASK):
-        yield items[start : start + _FRAMES_PER_TASK]
+def _chunks(items: list, engine: str) -> Iterator[list]:
+    size = 1 if engine in _SLOW_ENGINES else _FRAMES_PER_TASK
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

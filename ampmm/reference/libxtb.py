@@ -84,7 +84,16 @@ def load_libxtb() -> LibXTB:
     except (OSError, AttributeError) as error:
         raise BackendError(f"libxtb at {path} does not load: {error}. {_INSTALL}") from error
     number = library.xtb_getAPIVersion()
-    return LibXTB(library, path, f"API {number // 10000}.{number // 100 % 100}.{number % 100}, {Path(path).name}")
+    return LibXTB(library, path, f"API {number // 10000}.{number // 100 % 100}.{number % 100}, {_real_name(path)}")
+
+
+def _real_name(path: str) -> str:
+    """The name of the library's file without links: it ends in the release, which libxtb itself does not tell."""
+    if Path(path).is_file():
+        return Path(path).resolve().name
+    maps = Path("/proc/self/maps")  # a name that only the loader could find
+    loaded = {line.split()[-1] for line in maps.read_text().splitlines() if "libxtb" in line} if maps.is_file() else set()
+    return next((Path(each).name for each in sorted(loaded)), path)
 
 
 def new_molecule(

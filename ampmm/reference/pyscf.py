@@ -78,6 +78,16 @@ class PySCFLabeller(Labeller):
 
     def _label(self, numbers, positions_qm, positions_mm, charges_mm, qm_charge) -> Evaluation:
         molecule = self._molecule(numbers, positions_qm, qm_charge)
+        try:
+            return self._solved(molecule, positions_qm, positions_mm, charges_mm)
+        except LabellingError:
+            raise
+        except (ArithmeticError, ValueError, RuntimeError, np.linalg.LinAlgError) as error:  # of this frame's numbers
+            raise LabellingError(
+                f"{self.level_of_theory} failed ({type(error).__name__}: {error}); check the geometry"
+            ) from error
+
+    def _solved(self, molecule, positions_qm: np.ndarray, positions_mm: np.ndarray, charges_mm: np.ndarray) -> Evaluation:
         field = self._field(molecule, positions_mm, charges_mm)
         energy = field.kernel()
         if not field.converged:

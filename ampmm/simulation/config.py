@@ -10,7 +10,7 @@ import yaml
 
 from ampmm.errors import InputError, unknown_name
 from ampmm.files import replacing
-from ampmm.simulation.system_files import SYSTEM_FILE
+from ampmm.simulation.system_files import SYSTEM_FILE, known_systems
 
 FORMS: Final = ("box", "droplet")
 ENSEMBLES: Final = ("NVT", "NPT", "NVE")
@@ -94,6 +94,13 @@ class SimulationConfig:
             raise InputError(f"form: expected box for the preset {self.preset!r}, got droplet; it is a periodic set-up")
         if self.pressure != SimulationConfig.pressure and self.ensemble != "NPT":
             raise InputError(f"pressure: expected it with the ensemble NPT alone, got {self.pressure:g} with {self.ensemble}")
+        if self.friction != SimulationConfig.friction and self.ensemble == "NVE":
+            raise InputError(f"friction: expected it with a thermostat, got {self.friction:g} with NVE; leave it out")
+        for name in ("backend", "electrostatics"):
+            if self.model == CLASSICAL and getattr(self, name) != "auto":
+                raise InputError(
+                    f"{name}: expected it with a model, got {getattr(self, name)!r} with {CLASSICAL}; leave it out"
+                )
         if self.padding != SimulationConfig.padding and Path(self.system).suffix.lower() not in STRUCTURE_SUFFIXES:
             raise InputError(
                 f"padding: expected it with a PDB or mmCIF file to solvate, got {self.padding:g} Å with {self.system}, which "
@@ -202,15 +209,18 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise InputError(f"config: expected names and values in {path}, got {type(settings).__name__}")
     for name in ("system", "model", "coordinates"):
         value = settings.get(name)
-        if isinstance(value, str) and value and (path.parent / value).exists():
-            settings[name] = str((path.parent / value).resolve())
+        beside = path.parent / value if isinstance(value, str) and value else None
+        if beside is not None and (beside.exists() if name == "system" else beside.is_file()):
+            settings[name] = str(beside.resolve())
     return settings
 
 
 def with_full_paths(config: SimulationConfig) -> SimulationConfig:
-    """The config with full paths of its files, which hold in any folder; names stay names."""
+    """The config with full paths of its files, which hold in any folder; names of models stay names."""
     files = {name: Path(getattr(config, name)) for name in ("system", "model", "coordinates") if getattr(config, name)}
     found = {name: str(path.resolve()) for name, path in files.items() if path.is_file() or (path / SYSTEM_FILE).is_file()}
+    if "system" not in found and config.system in (known := known_systems()):
+        found["system"] = str(known[config.system].resolve())
     return dataclasses.replace(config, **found)
 
 

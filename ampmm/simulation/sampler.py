@@ -21,7 +21,6 @@ from ampmm.export import Evaluator
 from ampmm.simulation.config import check_timestep
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.minimization import minimize_around
-from ampmm.simulation.restart import save_state
 from ampmm.simulation.restraints import Restraint, add_restraints
 from ampmm.units import ANGSTROM_PER_NM
 
@@ -38,7 +37,7 @@ class SamplingSettings:
         polarizable solute too strongly, and each draws the other further (retinoic acid's GFN2-xTB energy fell by
         hundreds of kJ/mol within picoseconds at 10 Å).
     round: of learning; 0 before any model, stored with every frame.
-    flush: frames between two writes, so that a kill loses less than that many.
+    flush: frames between two writes at most; a kill loses less than that many, and what came within a minute.
     """
 
     temperature: float = 300.0
@@ -173,7 +172,7 @@ class Sampler:
         self.context.setStepCount(0)
 
     def restore(self, path: Path) -> None:
-        """Positions, velocities, time and step count of a state that `save` wrote."""
+        """Positions, velocities, time and step count of a `state` in an XML file."""
         try:
             state = openmm.XmlSerializer.deserialize(path.read_text())
         except (openmm.OpenMMException, ValueError) as error:
@@ -187,9 +186,9 @@ class Sampler:
         self.context.reinitialize()
         self.context.setState(state)
 
-    def save(self, path: Path) -> None:
-        """Write the state, replacing the last one in one step."""
-        save_state(path, self.context.getState(positions=True, velocities=True))
+    def state(self) -> openmm.State:
+        """What a trajectory goes on from, see `restore`."""
+        return self.context.getState(positions=True, velocities=True)
 
     def step(self, n_steps: int) -> None:
         """Take time steps.
@@ -202,7 +201,7 @@ class Sampler:
 
     def go_on_from(self, other: "Sampler") -> None:
         """Take over positions and velocities of another sampler of the same droplet."""
-        state = other.context.getState(positions=True, velocities=True)
+        state = other.state()
         self.context.setPositions(state.getPositions())
         self.context.setVelocities(state.getVelocities())
 

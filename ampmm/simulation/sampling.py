@@ -5,6 +5,7 @@ reference's. A burst mends that: after every interval another driver, near the r
 frame for some steps under strong friction, and its frames are stored; the cheap driver then goes on from its own state.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import openmm
 from ampmm.data import FIELDS, FrameWriter, Header, Record, WriterLock, read_frame_keys, read_header
 from ampmm.errors import DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.export import Evaluator
+from ampmm.simulation.restart import save_state
 from ampmm.simulation.sampler import Droplet, Sampler, SamplingSettings, molecules_within
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "sample",
 ]
 
+SECONDS_UNWRITTEN: Final = 60.0
 _BURSTS_THAT_MAY_FAIL: Final = 10  # one after another; then the driver and the burst's do not fit together
 _DRIVER_BYTES: Final = np.dtype(next(each.dtype for each in FIELDS if each.name == "driver")).itemsize
 
@@ -116,7 +119,7 @@ def sample(
         else:
             # The file comes after the equilibration: a run stopped before that leaves nothing in its successor's way.
             sampler.equilibrate(report)
-            sampler.save(state_file)
+            save_state(state_file, sampler.state())
         if burst is None:
             intervals = _intervals(sampler, settings, driver)
         else:
@@ -127,26 +130,31 @@ def sample(
             present = set(read_frame_keys(path)[1].tolist())
             progress(writer.n_frames, total)
             new = ([record for record in records if record.source_index not in present] for records in intervals)
-            for pending in _gathered(new, settings.flush, writer):
+            for pending, state in _gathered(new, sampler, settings.flush):
                 writer.append(*pending)
-                sampler.save(state_file)
+                save_state(state_file, state)
                 progress(writer.n_frames, total)
             return writer.n_frames
 
 
-def _gathered(intervals: Iterable[list[Record]], least: int, writer: FrameWriter) -> Iterator[list[Record]]:
-    """The records of several intervals together, `least` or more; at an error, what there is by then is written first."""
+def _gathered(intervals: Iterable[list[Record]], sampler: Sampler, least: int) -> Iterator[tuple[list[Record], openmm.State]]:
+    """The records of several intervals, and the state at the end of the last of them, from which a resumed run goes on.
+
+    They come when there are `least` or more, when the first has waited for `SECONDS_UNWRITTEN`, and before an error.
+    """
     pending: list[Record] = []
+    state, written = sampler.state(), time.monotonic()
     try:
         for records in intervals:
             pending += records
-            if len(pending) >= least:
-                yield pending
-                pending = []
+            state = sampler.state()
+            if len(pending) >= least or time.monotonic() - written > SECONDS_UNWRITTEN:
+                yield pending, state
+                pending, written = [], time.monotonic()
     except (Exception, KeyboardInterrupt):  # also a model's own InputError, of energies that are not finite
-        writer.append(*pending)
+        yield pending, state
         raise
-    yield pending
+    yield pending, state
 
 
 def _intervals(sampler: Sampler, settings: SamplingSettings, driver: str) -> Iterator[list[Record]]:
@@ -179,11 +187,12 @@ def _bursts(
             for frame in range(own.frames):
                 second.step(stride)
                 steps = (frame + 1) * stride
-                time = ((index + 1) * settings.interval + steps * own.timestep) * 0.001
+                at = ((index + 1) * settings.interval + steps * own.timestep) * 0.001  # ps
                 name = _shortened(f"{driver}; {steps} steps of {burst.driver}")
-                records.append(second.record(index * own.frames + frame, time, name))
+                records.append(second.record(index * own.frames + frame, at, name))
             failed = 0
         except (LabellingError, SimulationStopped, InputError) as error:  # the last is a model's, of energies not finite
+            records = []  # those before the failure were on their way to it
             failed += 1
             report(f"the burst after interval {index} failed and is left out: {error}")
             if failed >= _BURSTS_THAT_MAY_FAIL:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ampmm.data.splits import Split
 from ampmm.elements import symbols
 from ampmm.errors import InputError
-from ampmm.export import load_model
+from ampmm.export import load_model, shipped_models
+from ampmm.export.metadata import joined_fingerprints, learned_from
 from ampmm.models import Model
 from ampmm.training.checkpoint import read_checkpoint
 from ampmm.training.config import TrainingConfig
@@ -25,6 +27,11 @@ class Parent(NamedTuple):
     atoms: str  # symbols of the QM region, in order
     bounds: dict[str, Any]  # of what it saw; empty: not known
 
+    @property
+    def learned_from(self) -> dict[str, dict[str, Any]]:
+        """See `ampmm.export.metadata.learned_from`."""
+        return learned_from(self.about)
+
 
 def read_parent(source: str | Path, config: TrainingConfig, model: Model, base: str = "") -> Parent:
     """Weights for `model` from a run's folder, a checkpoint, a `.pt` file or a shipped model's name.
@@ -36,7 +43,7 @@ def read_parent(source: str | Path, config: TrainingConfig, model: Model, base: 
             differences to another base.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and not (str(source) in shipped_models() and not (path / "checkpoint.pt").is_file()):
         parent = _from_checkpoint(path / "checkpoint.pt", config, model)
     elif path.name == "checkpoint.pt":
         parent = _from_checkpoint(path, config, model)
@@ -75,6 +82,7 @@ def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent
         "level_of_theory": system.get("level_of_theory"),
         "fingerprint": state["fingerprint"],
         "steps": state["step"],
+        "learned_from": _lineage(state["fingerprint"], split_settings(stored), state.get("parent", {})),
     }
     base = system.get("base_level_of_theory", "")
     about = {name: value for name, value in about.items() if value is not None}
@@ -106,10 +114,33 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
         "fingerprint": card.data.get("fingerprint"),
         "steps": card.training.get("steps"),
         "ampmm_version": card.ampmm_version,
+        "learned_from": _lineage(_fingerprints(card.data), card.data.get("split", {}), card.training.get("parent", {})),
     }
     about = {name: value for name, value in about.items() if value}
     base = card.base.get("level_of_theory", "")
     return Parent(weights, about, base, " ".join(symbols(card.composition)), dict(card.bounds))
+
+
+def split_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run's split, as `ampmm.evaluation.describe_split` gives them."""
+    sizes = {part: config[f"n_{part}"] for part in Split._fields}
+    return {"scheme": config["split"], "seed": config["seed"], **sizes}
+
+
+def _fingerprints(data: Mapping[str, Any]) -> str:
+    """Of a card's data and extra files, as a checkpoint joins them."""
+    extra = [each.get("fingerprint") for each in data.get("extra", {}).values()]
+    return "+".join(each for each in (data.get("fingerprint"), *extra) if each)
+
+
+def _lineage(fingerprints: str, split: Mapping[str, Any], parent: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a run with this parent has learned from, for the card of the model that begins with it."""
+    own = joined_fingerprints(fingerprints)
+    if own:
+        own[next(iter(own))] = dict(split)
+    earlier = learned_from(parent)
+    both = own.keys() & earlier.keys()
+    return {**earlier, **own, **{each: {} for each in both if own[each] != earlier[each]}}
 
 
 def _for_elements(source: str | Path, weights: dict[str, Tensor], elements: Any, model: Model) -> dict[str, Tensor]:

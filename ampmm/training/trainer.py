@@ -2,6 +2,7 @@
 
 import csv
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,10 @@ from ampmm.data.bounds import training_bounds, wider
 from ampmm.data.combine import concatenated
 from ampmm.data.differences import minus_base
 from ampmm.data.schema import FrameSet
-from ampmm.data.splits import Split, fingerprint, split_frames
+from ampmm.data.splits import Split, fingerprint, split_frames, thinned
 from ampmm.elements import symbols
 from ampmm.errors import InputError
+from ampmm.export.metadata import joined_fingerprints
 from ampmm.files import replacing
 from ampmm.interrupt import DeferredInterrupt
 from ampmm.memory import keep_freed_memory
@@ -34,7 +36,7 @@ from ampmm.training.offsets import element_energies
 from ampmm.training.optimizer import make_optimizer
 from ampmm.training.processes import ALONE, Processes
 from ampmm.training.schedule import learning_rate_schedule
-from ampmm.training.start import load_weights, read_parent
+from ampmm.training.start import load_weights, read_parent, split_settings
 
 LOG_FIELDS = (
     "step", "minutes", "learning_rate", "loss", "train_energy_rmse", "train_forces_qm_rmse", "train_forces_mm_rmse",
@@ -147,6 +149,13 @@ class Trainer:
         another zero of energy.
         """
         parent = read_parent(source, self.config, self.model, self.system["base_level_of_theory"])
+        theirs = parent.learned_from.get(next(iter(joined_fingerprints(self.fingerprint))))
+        if self.processes.is_first and theirs is not None and theirs != split_settings(self.config.to_dict()):
+            warnings.warn(
+                f"start_from: {source} has learned from {self.config.data} with another split, or from all of it: validation "
+                "and test frames of this run are not unseen ones; give this run the same split, or test on another trajectory",
+                stacklevel=2,
+            )
         load_weights(self.model, parent.weights)
         self._move_offset(self.model)
         self.parent = parent.about
@@ -231,8 +240,10 @@ class Trainer:
         """Rows logged after the checkpoint are of steps that are done again."""
         path = self.folder / "log.csv"
         if self.processes.is_first and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in lines[1:] if float(row.split(",", 1)[0]) <= self.step]
+            text = path.read_text(encoding="utf-8")
+            lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)  # without the half row of a full disk
+            rows = [row for row in lines[1:] if row.count(",") == len(LOG_FIELDS) - 1]
+            kept = [row for row in rows if float(row.split(",", 1)[0]) <= self.step]
             with replacing(path) as draft:
                 draft.write_text("".join([*lines[:1], *kept]), encoding="utf-8")
 
@@ -317,7 +328,7 @@ class Trainer:
 
     def _validation_errors(self) -> list[float]:
         """Mean absolute errors of energy, QM forces and MM forces over the validation frames that are checked."""
-        chosen = self.processes.share(self.split.validation[: self.config.n_validation_checked])
+        chosen = self.processes.share(thinned(self.split.validation, self.config.n_validation_checked))
         evaluator = force_evaluator(self.averaged_model(), BareCoulomb())
         sums = torch.zeros(2, 3, dtype=torch.float64, device=self.device)  # of errors, of their numbers
         for batch in self.batcher.batches(chosen, self.config.batch_size):

@@ -34,6 +34,15 @@ def test_bonds_follow_from_covalent_radii():
     assert bonded_pairs(numbers, positions).tolist() == [[0, 1], [0, 2], [0, 3], [0, 4], [1, 5]]
 
 
+def test_a_bond_is_what_most_frames_have():
+    """A first frame in which a bond is broken, or another is made for a moment, does not decide."""
+    frames = toy_frames(9)
+    usual = training_bounds(frames, np.arange(1, 9))
+    frames.positions_qm[0, 1] += 1.5 * (frames.positions_qm[0, 1] - frames.positions_qm[0, 0])  # O–H broken
+    frames.positions_qm[0, 2] = frames.positions_qm[0, 1] + [0.0, 0.0, 0.75]  # H–H made
+    assert list(training_bounds(frames, np.arange(9))["max_bond"]) == list(usual["max_bond"]) == ["H-O"]
+
+
 def test_many_frames_are_looked_at_in_parts(monkeypatch):
     frames = toy_frames(24)
     at_once = training_bounds(frames, np.arange(24))

@@ -52,7 +52,7 @@ def test_evaluator_that_cannot_be_pickled_says_so(droplet):
 
 def test_a_system_serialises_after_a_failed_evaluation(droplet):
     system = mixed(droplet, Springs())
-    with pytest.raises(openmm.OpenMMException, match="a QM atom or MM charge is at NaN or infinity; the simulation has blown up"):
+    with pytest.raises(openmm.OpenMMException, match="at NaN or infinity; the simulation has blown up"):
         energy(context(system, np.full_like(droplet.positions, np.nan)), {ML_GROUP})
     assert np.isfinite(energy(context(deserialize_system(serialize_system(system)), droplet.positions), {ML_GROUP}))
 

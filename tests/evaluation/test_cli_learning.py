@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from support.toy_frames import toy_frames
 from ampmm.cli import evaluate, export, info, train
 from ampmm.data import FrameWriter, WriterLock, read_frames
 from ampmm.data.hdf5 import write_whole
+from ampmm.data.splits import fingerprint
 from ampmm.errors import DataFileError, InputError, ModelFileError
 from ampmm.export import load_model
 
@@ -31,6 +33,12 @@ def test_an_existing_folder_is_refused_and_left_alone(toy_folder):
     with pytest.raises(InputError, match=r"run exists and is not overwritten; .* --resume"):
         ampmm(train, toy_folder / "train.yaml", "-o", toy_folder / "run")
     assert (toy_folder / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_an_empty_folder_is_taken(toy_folder, tmp_path):
+    """One that was made before, or was left by a kill before the first checkpoint."""
+    (tmp_path / "run").mkdir()
+    assert ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run").exit_code == 0
 
 
 def test_resume_needs_a_run(toy_folder, tmp_path):
@@ -92,6 +100,19 @@ def test_export_adds_independent_errors_to_the_card(toy_folder, tmp_path):
         ampmm(export, toy_folder / "run", "-o", tmp_path / "other.pt", "--independent", tmp_path / "copy.h5")
     with pytest.raises(InputError, match=r"toy.pt exists and is not overwritten; .* --force"):
         ampmm(export, toy_folder / "run", "-o", target)
+
+
+def test_what_the_parent_learned_is_not_independent(toy_folder, tmp_path):
+    shutil.copytree(toy_folder / "run", tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    state["parent"] = {"name": "toy", "learned_from": {fingerprint(read_frames(toy_folder / "independent.h5")): {}}}
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(InputError, match="which the weights that its training began with had learned"):
+        ampmm(export, tmp_path / "run", "-o", tmp_path / "toy.pt", "--independent", toy_folder / "independent.h5")
+
+
+def test_extra_files_of_one_name_are_all_in_the_card():
+    assert export._names(["a/labels.h5", "b/labels.h5", "hot.h5"]) == ["labels", "labels-2", "hot"]
 
 
 def test_exported_weights_are_the_averaged_ones(toy_folder, toy_model):

@@ -109,6 +109,9 @@ def test_the_command(models, tmp_path):
     assert kept.header.sampling["trajectories"][0]["driver"] == "model a.pt"
     assert "all (24)" in done.output and "selected (5)" in done.output
     more = run(*options, "-n", 99, "--exclude", tmp_path / "round2.h5", "-o", tmp_path / "more.h5")
+    write_frames(tmp_path / "ice.h5", frames._replace(header=replace(header, system="ice")))
+    other = run(*options, "-n", 99, "--exclude", tmp_path / "ice.h5", "-o", tmp_path / "more2.h5")
+    assert "--exclude: expected frames of toy, as FRAMES are, got those of ice" in str(other.exception)
     assert more.exit_code == 0 and read_frames(tmp_path / "more.h5").n_frames == 19
     assert "exists and is not overwritten" in str(run(*options, "-o", tmp_path / "more.h5").exception)
 

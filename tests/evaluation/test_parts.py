@@ -7,9 +7,9 @@ import pytest
 from support.toy_frames import toy_frames
 
 from ampmm.data.combine import first_frames
-from ampmm.data.splits import fingerprint, split_frames
+from ampmm.data.splits import fingerprint, split_frames, thinned
 from ampmm.errors import InputError
-from ampmm.evaluation import check_comparable, differing_settings, parts_of, thinned
+from ampmm.evaluation import check_comparable, differing_settings, parts_of
 
 
 def test_the_training_file_gives_the_split_of_the_card(toy_model):
@@ -44,6 +44,13 @@ def test_extra_data_of_the_training_are_not_called_unseen(toy_model):
     card = dataclasses.replace(toy_model.card, data=data)
     assert list(parts_of(card, frames, "hot.h5")) == ["train_extra"]
     assert list(parts_of(card, frames, "hot.h5", "all")) == ["all"]
+
+
+def test_frames_that_the_parent_learned_are_not_called_unseen(toy_model):
+    frames = toy_frames(28)
+    for parent in ({"learned_from": {fingerprint(frames): {}}}, {"fingerprint": f"f00d+{fingerprint(frames)}"}):
+        card = dataclasses.replace(toy_model.card, training={**toy_model.card.training, "parent": parent})
+        assert list(parts_of(card, frames, "first.h5")) == ["train_parent"]
 
 
 def test_another_file_is_one_part_and_has_no_split(toy_model):

@@ -29,6 +29,18 @@ def finite_difference(energy, positions, rows, step=0.004):
     return forces
 
 
+def test_a_calculation_that_fails_is_a_failed_frame(monkeypatch):
+    """Near-singular overlaps end in an error of linear algebra, not in an SCF that did not converge."""
+    labeller = get_labeller("pyscf", basis="sto-3g")
+
+    def singular(*arguments):
+        raise np.linalg.LinAlgError("eigenvalues did not converge")
+
+    monkeypatch.setattr(labeller, "_field", singular)
+    with pytest.raises(LabellingError, match=r"failed \(LinAlgError: eigenvalues did not converge\)"):
+        labeller.label(WATER, POSITIONS, SITES, CHARGES, 0)
+
+
 @pytest.mark.parametrize(
     ("settings", "charge"),
     [

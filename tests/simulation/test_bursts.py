@@ -72,6 +72,14 @@ def test_a_burst_that_fails_is_left_out_and_a_run_of_bursts_continues(droplet, t
     assert read_frames(path).source_index.tolist() == [*before, 8, 9, 10, 11] and n == len(before) + 4
 
 
+@pytest.mark.parametrize("fail_at", range(24, 48, 5))
+def test_no_frame_of_a_burst_that_fails_is_stored(droplet, tmp_path, fail_at):
+    """Wherever in a burst of two frames the driver fails."""
+    run(droplet, tmp_path / "a.h5", Burst(Springs(fail_at=fail_at), "failing", BURST), replace(SETTINGS, time=0.04))
+    stored = read_frames(tmp_path / "a.h5").source_index.tolist()
+    assert 4 <= len(stored) < 8 and all(index ^ 1 in stored for index in stored)
+
+
 class Refusing(Springs):
     """A model in the place of an engine: what it says of energies that are not finite."""
 

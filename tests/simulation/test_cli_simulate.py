@@ -34,6 +34,10 @@ def test_run_refuse_and_resume(small_system, tmp_path):
     folder = tmp_path / "runs" / f"{small_system.name}-droplet"
     resumed = simulate("--resume", "-o", folder, "--time", "0.03", cwd=elsewhere)
     assert resumed.returncode == 0 and "done: 60 steps" in resumed.stdout, resumed.stderr
+    other = simulate("uracil", "--resume", "-o", folder, "--time", "0.04", cwd=tmp_path)
+    assert other.returncode == 1 and "has the system" in other.stderr and "got uracil" in other.stderr.replace("\n", " ")
+    form = simulate("--resume", "-o", folder, "--form", "box", "--time", "0.04", cwd=tmp_path)
+    assert form.returncode == 1 and "has the form droplet, got box" in form.stderr
     mixed = simulate(small_system, "--form", "droplet", "--resume", "--temperature", "350", cwd=tmp_path)
     assert mixed.returncode == 1 and "got --temperature" in mixed.stderr
 

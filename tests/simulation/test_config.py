@@ -28,6 +28,8 @@ def test_unknown_name_is_refused_with_the_nearest_and_the_known():
         ({"timestep": -0.5}, "timestep: expected a positive number, got -0.5"),
         ({"timestep": 0.0005}, "timestep: expected fs, 0.01 at least, got 0.0005; is this in ps"),
         ({"pressure": 5.0}, "pressure: expected it with the ensemble NPT alone, got 5 with NVT"),
+        ({"friction": 5.0, "ensemble": "NVE"}, "friction: expected it with a thermostat, got 5 with NVE"),
+        ({"backend": "python", "model": "classical"}, "backend: expected it with a model, got 'python' with classical"),
         ({"padding": 10.0}, "padding: expected it with a PDB or mmCIF file to solvate, got 10 Å with uracil"),
         ({"timestep": 0, "time": 1}, "timestep: expected a positive number"),
         ({"ensemble": "NVP"}, "ensemble: expected one of NVT, NPT, NVE, got 'NVP'"),

@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +17,7 @@ from support.stand_in_model import write_stand_in
 
 from ampmm.errors import DataFileError, InputError, ModelFileError, SimulationStopped
 from ampmm.export import load_model
-from ampmm.simulation import restart
+from ampmm.simulation import restart, runner
 from ampmm.simulation.assemble import _properties, assemble, evaluate_region, make_simulation
 from ampmm.simulation.config import SimulationConfig
 from ampmm.simulation.runner import resume, start
@@ -238,11 +237,17 @@ def narrower(system, folder, edge):
     return folder
 
 
-def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path):
-    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path, monkeypatch):
+    advance = runner._advance
+
+    def interrupted(simulation, *others):
+        advance(simulation, *others)
+        if simulation.context.getStepCount() >= 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(runner, "_advance", interrupted)
     result = run(small_system, tmp_path / "a", steps=10**8, platform="CPU")
-    timer.join()
+    monkeypatch.undo()
     assert result.interrupted and 0 < result.step < 10**8
     assert len(table(tmp_path / "a" / "state.csv")["step"]) == result.step // 10
     assert resume(tmp_path / "a", result.step + 10, progress=False).step == result.step + 10

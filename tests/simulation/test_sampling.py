@@ -13,6 +13,7 @@ from ampmm.data import FrameWriter, WriterLock, read_frames
 from ampmm.errors import BackendError, DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.reference import get_labeller
 from ampmm.simulation.droplet_files import load_droplet
+from ampmm.simulation.restart import save_state
 from ampmm.simulation.sampling import Sampler, SamplingSettings, molecules_within, sample
 
 SETTINGS = SamplingSettings(time=0.06, interval=2.0, timestep=0.5, equilibration=0.02, mm_region=4.0, seed=3, flush=5)
@@ -151,8 +152,9 @@ def test_a_failing_engine_keeps_its_message_and_the_frames_before(droplet, tmp_p
     frames = read_frames(path)
     np.testing.assert_array_equal(frames.source_index, range(30))
     np.testing.assert_allclose(frames.time, 0.002 * np.arange(1, 31))
-    moved = np.linalg.norm(np.diff(frames.positions_qm[:, 0], axis=0), axis=1)
-    assert moved.max() < 0.2  # Å in 2 fs: the same trajectory goes on
+    moved = np.linalg.norm(np.diff(frames.positions_qm[:, 0], axis=0), axis=1)  # (29,) Å in 2 fs
+    seam = moved[n_frames - 1]
+    assert seam < 2.0 * np.median(moved)  # the same trajectory goes on, with other noise
 
 
 def test_a_driver_that_refuses_a_frame_leaves_those_before(droplet, tmp_path):
@@ -173,7 +175,7 @@ def test_going_on_does_not_repeat_the_noise(droplet, tmp_path):
     first, repeating, going_on = (Sampler(droplet, Springs(), SETTINGS) for _ in range(3))
     first.equilibrate(lambda text: None)
     first.step(10)
-    first.save(tmp_path / "state.xml")
+    save_state(tmp_path / "state.xml", first.state())
     repeating.context.setState(openmm.XmlSerializer.deserialize((tmp_path / "state.xml").read_text()))
     going_on.restore(tmp_path / "state.xml")
     assert going_on.context.getStepCount() == repeating.context.getStepCount() == 10

@@ -1,6 +1,7 @@
 """Fine-tuning: a run that begins with a `.pt` file learns a higher level from few frames, and says where it came from."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 from support.toy_frames import toy_frames
 
 from ampmm.data.bounds import training_bounds, wider
+from ampmm.data.splits import fingerprint
 from ampmm.errors import InputError, ModelFileError
 from ampmm.evaluation import make_card
 from ampmm.export import save_model
 from ampmm.training import Trainer, TrainingConfig
+from ampmm.training.start import split_settings
 
 CONFIG = TrainingConfig(
     data="toy.h5",
@@ -114,6 +117,34 @@ def test_the_parent_is_remembered_across_a_resume(parent, tmp_path):
     again = fine_tuning(tmp_path, start_from=str(parent))
     again.resume()
     assert again.trained().parent == run.parent != {}
+
+
+def test_what_was_learned_before_is_remembered_over_generations(parent, tmp_path):
+    first = fingerprint(toy_frames(40))
+    child = fine_tuning(tmp_path / "child")
+    child.start_from(parent)
+    assert child.parent["learned_from"] == {first: {"scheme": "random", "seed": 0, "train": 32, "validation": 4, "test": 4}}
+    child.save()
+    grandchild = Trainer(dataclasses.replace(CONFIG, n_train=6, n_validation=2, n_test=2), higher_level(10, seed=8), tmp_path)
+    grandchild.start_from(tmp_path / "child")
+    second = fingerprint(higher_level(40, seed=3))
+    assert grandchild.parent["learned_from"] == {**child.parent["learned_from"], second: split_settings(child.config.to_dict())}
+
+
+def test_another_split_of_what_the_parent_learned_warns(parent, tmp_path):
+    """Its new test frames may be among those that were trained on."""
+    with warnings.catch_warnings(action="error"):
+        Trainer(CONFIG, toy_frames(40), tmp_path).start_from(parent)
+    for changes in ({"seed": 1}, {"n_train": 30}, {"split": "temporal"}):
+        with pytest.warns(UserWarning, match="another split, or from all of it: validation and test frames"):
+            Trainer(dataclasses.replace(CONFIG, **changes), toy_frames(40), tmp_path).start_from(parent)
+
+
+def test_a_folder_without_a_run_does_not_hide_a_shipped_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "uracil").mkdir()
+    with pytest.raises(InputError, match="uracil has other hyperparameters than this run"):
+        fine_tuning(tmp_path).start_from("uracil")
 
 
 def test_what_does_not_fit_is_refused(parent, tmp_path):

@@ -224,6 +224,25 @@ def test_an_empty_log_of_a_full_disk_is_no_hindrance(frames, tmp_path):
     assert (tmp_path / "log.csv").read_text().startswith("step,minutes")
 
 
+def test_a_half_row_of_the_log_is_forgotten(frames, tmp_path):
+    """A full disk leaves one; what is written after it is a row of its own."""
+    run = trainer(frames, tmp_path)
+    run.run(progress=False)
+    whole = (tmp_path / "log.csv").read_text()
+    (tmp_path / "log.csv").write_text(whole + "1")
+    run._forget_later_rows()
+    assert (tmp_path / "log.csv").read_text() == whole
+
+
+def test_validation_frames_are_checked_evenly(frames, tmp_path):
+    """The first ones of a temporal split follow the training frames closely."""
+    run = trainer(frames, tmp_path, split="temporal", n_train=8, n_validation=12, n_test=4, n_validation_checked=3)
+    looked_at = []
+    run.batcher.batches = lambda chosen, size: looked_at.extend(chosen.tolist()) or []
+    run._validation_errors()
+    assert looked_at == run.split.validation[[0, 6, 11]].tolist() or looked_at == run.split.validation[[0, 5, 11]].tolist()
+
+
 def test_unlabelled_frames_are_refused(frames, tmp_path):
     with pytest.raises(InputError, match=r"toy.h5 has no labels; run `ampmm label`"):
         trainer(frames._replace(energy=None), tmp_path)
