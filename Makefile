@@ -50,7 +50,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 
 plugin: $(INSTALLED)
-	$(BIN)/python plugin/build.py $(ARGS)
+	$(BIN)/python plugin/build.py --force $(ARGS)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/step_time.py $(ARGS)

@@ -58,6 +58,8 @@ def main() -> None:
     amber = ampmm.load_structure(files.topology, files.coordinates)
     classical = amber.create_system(nonbondedMethod=app.PME, nonbondedCutoff=1.0 * unit.nanometer, rigidWater=True)
     model = ampmm.load_model(given.model or files.model, device="cuda" if given.platform == "CUDA" else "cpu")
+    if model.card.qm_charge is None or "long_range" in model.card.cutoffs:
+        raise SystemExit("--model: expected one of AMP(k) for its own molecule; for AMP-BMS take benchmarks/bms_step_time.py")
     names = [name for name, backend in BACKENDS.items() if not backend.missing()]
     dtype = getattr(torch, given.dtype)
     systems = {"classical": classical}

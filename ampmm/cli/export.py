@@ -113,7 +113,7 @@ def export_run(
 
     run = restore_run(folder, *moved, device=choose_device(device))
     config, frames, trained = run.config, run.frames, run.trained
-    model = trained.model.eval()
+    model = trained.model.eval().requires_grad_(False)
     card = dataclasses.replace(_card(run, line), license=license)
     parts = {
         "train": (frames, thinned(trained.split.train, TRAINING_FRAMES_EVALUATED)),

@@ -65,6 +65,12 @@ def qm_part_of_nonbonded(force: openmm.NonbondedForce, qm: set[int]) -> str:
         parameter, particle, charge_scale, _, _ = force.getParticleParameterOffset(k)
         if particle in qm and charge_scale != 0.0:
             return f"a charge offset of QM atom {particle} by {parameter!r}"
+    for k in range(force.getNumExceptionParameterOffsets()):
+        parameter, index, charge_scale, _, epsilon_scale = force.getExceptionParameterOffset(k)
+        i, j = force.getExceptionParameters(index)[:2]
+        inside = i in qm and j in qm
+        if (charge_scale != 0.0 and not qm.isdisjoint((i, j))) or (epsilon_scale != 0.0 and inside):
+            return f"an offset of the exception of atoms {i} and {j} by {parameter!r}"
     silent = set()
     for k in range(force.getNumExceptions()):
         i, j, charge_product, _, epsilon = force.getExceptionParameters(k)

@@ -14,7 +14,7 @@ from ampmm.elements import formula, symbols
 from ampmm.errors import InputError
 from ampmm.export.evaluator import Evaluator
 from ampmm.export.metadata import Card, unlike
-from ampmm.geometry.cell import in_one_piece, largest_cutoff
+from ampmm.geometry.cell import has_nearer_image, in_one_piece, largest_cutoff
 from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than, unordered_pairs_within
 from ampmm.physics.charges import dipole_moment
 from ampmm.physics.coulomb import DEFAULT_CUTOFF, coulomb_kernel
@@ -217,7 +217,10 @@ class LoadedModel:
         if cutoff is None:
             return None
         pairs = unordered_pairs_within(positions, cutoff, box)
-        if box is not None and pairs_closer_than(pairs, largest_cutoff(box)).vectors.shape != pairs.vectors.shape:
+        if box is None or cutoff <= largest_cutoff(box):
+            return pairs
+        ambiguous = pairs_closer_than(pairs, largest_cutoff(box)).vectors.shape != pairs.vectors.shape
+        if ambiguous or has_nearer_image(unordered_pairs_within(positions, float("inf"), box).vectors, box, cutoff):
             raise InputError(
                 f"box: two QM atoms are farther apart than half the box ({largest_cutoff(box):.2f} Å) and closer than the "
                 f"model's long-range cutoff ({cutoff} Å), so that their nearest images are ambiguous; use a larger box"

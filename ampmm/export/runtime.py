@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ampmm.errors import InputError
 from ampmm.export.near_pairs import NearPairs
-from ampmm.geometry.cell import largest_cutoff, minimum_image
+from ampmm.geometry.cell import has_nearer_image, largest_cutoff, minimum_image
 from ampmm.geometry.neighbors import edges_within, pairs_between, pairs_closer_than, unordered_pairs_within
 from ampmm.physics.coulomb import coulomb_kernel
 from ampmm.physics.evaluators import force_evaluator
@@ -108,7 +108,7 @@ class Potential(nn.Module):
         long_range: Optional[Pairs] = None
         if self.long_range_cutoff > 0.0:
             far = self.near_pairs(qm, qm, self.far_centers, self.far_neighbors, box, self.long_range_cutoff)
-            if box is not None and self._ambiguous(far, box):
+            if box is not None and self._ambiguous(qm, far, box):
                 raise ValueError(
                     "box: two QM atoms are farther apart than half the box and closer than the model's long-range cutoff, so "
                     "that their nearest images are ambiguous; use a larger box"
@@ -153,9 +153,14 @@ class Potential(nn.Module):
         self.pair_centers, self.pair_neighbors = pairs.centers, pairs.neighbors
         self.listed_positions = own
 
-    def _ambiguous(self, far: Pairs, box: Tensor) -> bool:
+    def _ambiguous(self, qm: Tensor, far: Pairs, box: Tensor) -> bool:
         largest = largest_cutoff(box)
-        return self.long_range_cutoff > largest and pairs_closer_than(far, largest).vectors.shape[0] != far.vectors.shape[0]
+        if self.long_range_cutoff <= largest:
+            return False
+        if pairs_closer_than(far, largest).vectors.shape[0] != far.vectors.shape[0]:
+            return True
+        vectors = minimum_image(qm[self.far_neighbors] - qm[self.far_centers], box)  # all pairs, as the list has no reach then
+        return has_nearer_image(vectors, box, self.long_range_cutoff)
 
     def _long_range_list(self, qm: Tensor, box: Optional[Tensor]) -> Pairs:
         reach = self.long_range_cutoff + self.skin

@@ -57,7 +57,7 @@ def save_model(path: str | Path, model: nn.Module, card: Card) -> None:
             raise InputError("model: scripted with native operators, which other machines lack; save the unscripted model")
         scripted = model
     else:
-        scripted = torch.jit.script(use_twins(copy.deepcopy(model.eval())))
+        scripted = torch.jit.script(use_twins(copy.deepcopy(model).eval()))
     try:
         with replacing(path) as draft:
             torch.jit.save(scripted, str(draft), _extra_files={_CARD: card.to_json().encode()})

@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 def minimum_image(vectors: Tensor, box: Optional[Tensor]) -> Tensor:
-    """The nearest periodic image of difference vectors (n, 3), Å; the same as OpenMM's for triclinic boxes."""
+    """The nearest periodic image of difference vectors (n, 3), Å, as OpenMM finds it.
+
+    In a triclinic box it is the nearest one only where that is within `largest_cutoff`; see `has_nearer_image`.
+    """
     if box is None:
         return vectors
     # One component at a time: rows of three would leave the processor's vector units idle.
@@ -25,6 +28,19 @@ def minimum_image(vectors: Tensor, box: Optional[Tensor]) -> Tensor:
 def largest_cutoff(box: Tensor) -> float:
     """Half the smallest diagonal element: up to there the nearest image is the only one in range (OpenMM's rule), Å."""
     return 0.5 * float(torch.diagonal(box).min())
+
+
+def has_nearer_image(vectors: Tensor, box: Tensor, cutoff: float) -> bool:
+    """Whether some vector of `minimum_image`, (n, 3), has a nearer image within `cutoff` (Å); in triclinic boxes."""
+    if vectors.shape[0] == 0 or bool(torch.equal(box, torch.diag(torch.diagonal(box)))):
+        return False
+    own = vectors.norm(dim=-1)
+    nearest = own
+    for i in range(-1, 2):
+        for j in range(-1, 2):
+            for k in range(-1, 2):
+                nearest = torch.minimum(nearest, (vectors + i * box[0] + j * box[1] + k * box[2]).norm(dim=-1))
+    return bool(((nearest < cutoff) & (nearest < own - 1e-6)).any())
 
 
 def in_one_piece(positions: Tensor, box: Optional[Tensor], gap: float = 4.0) -> Tensor:

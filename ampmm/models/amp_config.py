@@ -40,8 +40,8 @@ class AMPConfig(Hyperparameters):
             raise InputError(f"polarization: a -D model needs multipoles of order 1 to {MAX_ORDER}, got order {self.order}")
         for name in ("n_layers", "width", "n_radial", "n_radial_weights", "n_radial_weights_mm", "envelope_exponent",
                      "cutoff", "polarization_cutoff", "multipole_scale", "energy_scale", "charge_scale"):  # fmt: skip
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
+            if not 0 < getattr(self, name) < float("inf"):  # also an infinite cutoff: radial functions are of distance/cutoff
+                raise InputError(f"{name}: expected a positive, finite number, got {getattr(self, name)!r}")
 
     @property
     def n_scalars(self) -> int:

@@ -137,6 +137,13 @@ def _exchange(module: nn.Module, table: dict) -> nn.Module:
     return module
 
 
+def _has_known_frequencies(geometry: PairGeometry) -> Tuple[bool, bool]:
+    """Whether the radial frequencies are nπ, as the operators', in single precision and exactly; others are the twin's."""
+    own = geometry.radial.frequencies.double()
+    multiples = math.pi * torch.arange(1, own.shape[0] + 1).to(own)
+    return torch.allclose(own, multiples, rtol=1e-6, atol=0.0), torch.equal(own, multiples)
+
+
 class NativePairGeometry(nn.Module):
     """Native `PairGeometry`."""
 
@@ -147,10 +154,7 @@ class NativePairGeometry(nn.Module):
         self.envelope_exponent = twin.radial.envelope_exponent
         self.n_radial = twin.radial.frequencies.shape[0]
         self.order = twin.order
-        # The operator's are nπ. Others, or double precision, which tells those of single precision from nπ, are the twin's.
-        own = twin.radial.frequencies.double()
-        multiples = math.pi * torch.arange(1, self.n_radial + 1).to(own)
-        self.rounded, self.exact = torch.allclose(own, multiples, rtol=1e-6, atol=0.0), torch.equal(own, multiples)
+        self.rounded, self.exact = _has_known_frequencies(twin)
 
     def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """As the twin."""
@@ -254,6 +258,7 @@ class NativePolarizedMultipoles(nn.Module):
         self.cutoff = twin.geometry.radial.cutoff
         self.envelope_exponent = twin.geometry.radial.envelope_exponent
         self.n_radial = twin.geometry.radial.frequencies.shape[0]
+        self.rounded, self.exact = _has_known_frequencies(twin.geometry)
         self.twin = _exchange(twin, _NATIVE)
         self.train(twin.training)
 
@@ -273,7 +278,8 @@ class NativePolarizedMultipoles(nn.Module):
     ) -> Tensor:
         """As the twin."""
         # Training has to differentiate twice: what would be computed again a second time costs more than memory there.
-        if vectors.device.type != "cpu" or self.training or centers.shape[0] <= self.pairs_per_chunk:
+        known = self.rounded if vectors.dtype == torch.float32 else self.exact
+        if vectors.device.type != "cpu" or self.training or not known or centers.shape[0] <= self.pairs_per_chunk:
             return self.twin(vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3)
         return torch.ops.ampmm.polarized_multipoles(
             vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3,
@@ -319,7 +325,8 @@ class NativeInducedMoments(nn.Module):
         w2: Tensor,
     ) -> Tensor:
         """As the twin."""
-        if vectors.device.type != "cpu" or self.training:
+        weights_too = torch.is_grad_enabled() and (w1.requires_grad or b1.requires_grad or w2.requires_grad)
+        if vectors.device.type != "cpu" or self.training or weights_too:
             return self.twin(vectors, charges, centers, n_atoms, frequencies, w1, b1, w2)
         return torch.ops.ampmm.induced_moments(
             vectors, charges, centers, n_atoms, frequencies, w1, b1, w2, self.cutoff, self.envelope_exponent, self.scale

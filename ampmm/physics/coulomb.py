@@ -94,7 +94,8 @@ class ElectrostaticPotential(nn.Module):
 
     def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int) -> PotentialTerms:
         """From the pairs and all MM `charges` (M,) e, the potential at the `n_atoms` centers."""
-        if self.native and not pairs.vectors.requires_grad and pairs.vectors.device.type == "cpu":
+        differentiable = pairs.vectors.requires_grad or charges.requires_grad
+        if self.native and not differentiable and pairs.vectors.device.type == "cpu":
             sources = self.constant * charges
             potential, gradients = torch.ops.ampmm.charge_potential(
                 pairs.vectors, sources, pairs.centers, pairs.neighbors, n_atoms, self.kernel.constants

@@ -48,7 +48,7 @@ class MultipoleField(nn.Module):
 
     def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int, differentiable: bool = False) -> FieldTerms:
         """From the pairs and all MM `charges` (M,) e, the fields at the `n_atoms` centers."""
-        differentiable = differentiable or pairs.vectors.requires_grad
+        differentiable = differentiable or pairs.vectors.requires_grad or charges.requires_grad
         if self.native and not differentiable and pairs.vectors.device.type == "cpu":
             fields = torch.ops.ampmm.charge_fields(
                 pairs.vectors, self.constant * charges, pairs.centers, pairs.neighbors, n_atoms, self.kernel.constants

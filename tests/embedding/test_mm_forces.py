@@ -152,6 +152,19 @@ def test_parameter_offsets_bring_no_qm_charge_back():
     refuse_qm_terms(system, set(QM))
 
 
+@pytest.mark.parametrize(("atoms", "scales"), [((2, 3), (0.4, 0.0)), ((2, 3), (0.0, 0.9)), ((3, 11), (0.4, 0.0))])
+def test_an_exception_offset_that_brings_qm_terms_back_is_refused(atoms, scales):
+    force = charged()
+    force.addGlobalParameter("lambda", 1.0)
+    pair = force.addException(*atoms, 0.0, 0.3, 0.0, replace=True)
+    system = strip_qm_terms(bare_system(force), QM).system
+    force = next(each for each in system.getForces() if isinstance(each, openmm.NonbondedForce))
+    pair = next(k for k in range(force.getNumExceptions()) if set(force.getExceptionParameters(k)[:2]) == set(atoms))
+    force.addExceptionParameterOffset("lambda", pair, scales[0], 0.0, scales[1])
+    with pytest.raises(EmbeddingError, match="an offset of the exception of atoms"):
+        refuse_qm_terms(system, set(QM))
+
+
 def test_offset_of_an_mm_charge_is_refused():
     force = charged()
     force.addGlobalParameter("lambda", 1.0)

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from support.toy_frames import toy_frames
 
@@ -39,6 +40,15 @@ def test_an_empty_folder_is_taken(toy_folder, tmp_path):
     """One that was made before, or was left by a kill before the first checkpoint."""
     (tmp_path / "run").mkdir()
     assert ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run").exit_code == 0
+
+
+def test_amp_bms_is_exported_after_its_training(toy_folder, tmp_path):
+    """Its native operators evaluate weights that ask for gradients, too."""
+    settings = yaml.safe_load((toy_folder / "train.yaml").read_text())
+    values = {"width": 16, "edge_width": 8, "head_width": 8, "n_channels": 2, "moment_divisor": 5.0}
+    (tmp_path / "bms.yaml").write_text(yaml.safe_dump({**settings, "architecture": "amp-bms", "hyperparameters": values}))
+    assert ampmm(train, tmp_path / "bms.yaml", "-o", tmp_path / "run", "--data", toy_folder / "frames.h5").exit_code == 0
+    assert set(load_model(tmp_path / "run" / "model.pt").card.errors) == {"train", "validation", "test"}
 
 
 def test_resume_needs_a_run(toy_folder, tmp_path):

@@ -90,6 +90,16 @@ def test_the_models_own_cutoff_is_not_shortened_for_a_small_box(bms):
     assert np.isfinite(single(bms, box=np.array([12.0, 15.0, 15.0]), coulomb_cutoff=6.0).energy)
 
 
+def test_images_that_a_triclinic_box_hides_are_refused(bms):
+    """OpenMM's nearest image is beyond the long-range cutoff of 6 Å, another one within it."""
+    box = 12.8 * np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.5**0.5]])
+    positions = np.array([[0.0, 0.0, 0.0], [1.3, 0.0, 0.0], [6.3, 6.3, 4.4]])
+    with pytest.raises(InputError, match="nearest images are ambiguous"):
+        bms.evaluate(NUMBERS[:3], positions, MM, CHARGES, box=box, coulomb_cutoff=4.5, qm_charge=0)
+    with pytest.raises(torch.jit.Error, match="nearest images are ambiguous"):
+        make_potential(bms, 3, box=box, coulomb_cutoff=4.5)(positions, MM)
+
+
 def test_ambiguous_images_of_qm_atoms_are_refused(bms):
     """The long-range cutoff of 6 Å may be over half the box as long as the QM region is not."""
     box = np.array([11.0, 14.0, 14.0])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ampmm.geometry.cell import in_one_piece, largest_cutoff, minimum_image
+from ampmm.geometry.cell import has_nearer_image, in_one_piece, largest_cutoff, minimum_image
 from ampmm.geometry.neighbors import edges_within, pairs_between
 
 ORTHORHOMBIC = torch.diag(torch.tensor([11.0, 13.0, 17.0], dtype=torch.float64))
@@ -34,6 +34,18 @@ def test_nearest_image_is_the_shortest_up_to_the_largest_cutoff(box):
     assert inside.sum() > 200
     torch.testing.assert_close(nearest[inside], brute[inside])
     assert (nearest[~inside] >= largest_cutoff(box) - 1e-9).all()
+
+
+@BOXES
+def test_a_nearer_image_is_found(box):
+    """Beyond half the box `minimum_image` may miss the nearest one; not in orthorhombic boxes."""
+    vectors = minimum_image(scattered(2000, 20.0, 0) - 10.0, box)
+    nearest = shortest(vectors, box)
+    missed = nearest < vectors.norm(dim=1) - 1e-6
+    assert bool(missed.any()) == (box is not ORTHORHOMBIC)
+    for cutoff in (largest_cutoff(box), 8.0, 12.0):
+        assert has_nearer_image(vectors, box, cutoff) == bool((missed & (nearest < cutoff)).any())
+    assert not has_nearer_image(vectors[:0], box, 12.0)
 
 
 @BOXES

@@ -42,6 +42,17 @@ def assert_close(got, wanted, tolerance):
         assert float((got - wanted).abs().max()) <= tolerance * float(wanted.abs().max().clamp(min=1.0))
 
 
+@pytest.mark.parametrize("module", [ElectrostaticPotential, MultipoleField])
+def test_gradients_by_the_charges_are_not_lost(monkeypatch, module):
+    pairs, charges, _ = region(50, torch.float64)
+    gradients = []
+    for each in native_and_twin(monkeypatch, lambda: module(BareCoulomb())):
+        own = charges.clone().requires_grad_()
+        each(pairs, own, N_ATOMS)[0].square().sum().backward()
+        gradients.append(own.grad)
+    assert_close(*gradients, 1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("n_pairs", [0, 1, 700])
 @pytest.mark.parametrize("kernel", [BareCoulomb(), ReactionField(5.0)], ids=["bare", "reaction field"])
