@@ -34,12 +34,13 @@ def has_nearer_image(vectors: Tensor, box: Tensor, cutoff: float) -> bool:
     """Whether some vector of `minimum_image`, (n, 3), has a nearer image within `cutoff` (Å); in triclinic boxes."""
     if vectors.shape[0] == 0 or bool(torch.equal(box, torch.diag(torch.diagonal(box)))):
         return False
-    own = vectors.norm(dim=-1)
+    own = torch.linalg.vector_norm(vectors, dim=1)
     nearest = own
     for i in range(-1, 2):
         for j in range(-1, 2):
             for k in range(-1, 2):
-                nearest = torch.minimum(nearest, (vectors + i * box[0] + j * box[1] + k * box[2]).norm(dim=-1))
+                image = vectors + i * box[0] + j * box[1] + k * box[2]
+                nearest = torch.minimum(nearest, torch.linalg.vector_norm(image, dim=1))
     return bool(((nearest < cutoff) & (nearest < own - 1e-6)).any())
 
 
