@@ -1,8 +1,7 @@
 """The force between cysteine and the methyl group of SAM in water: python examples/07_sam_cysteine.py [MODEL] [STEPS] [Å ...]
 
 Holds the distance S···CH3 near each value (3.6, 3.4 and 3.2 Å unless given) by a stiff spring and prints the distance's mean
-and the spring's mean force: what umbrella integration turns into a free energy (J. Kästner, W. Thiel, J. Chem. Phys. 2005). The
-model is one in the making, see systems/sam/README.md.
+and the spring's mean force: what umbrella integration turns into a free energy (J. Kästner, W. Thiel, J. Chem. Phys. 2005).
 """
 
 import sys
@@ -16,7 +15,7 @@ SULFUR, METHYL = 52, 0  # atoms of the box: S of cysteine, C of SAM's methyl gro
 STIFFNESS = 2000.0  # kJ/mol/Å²
 INTERVAL = 10  # steps of 0.5 fs
 
-model_name, n_steps = (*sys.argv[1:3], *("systems/sam/start.pt", "2000")[len(sys.argv[1:3]) :])
+model_name, n_steps = (*sys.argv[1:3], *("sam", "2000")[len(sys.argv[1:3]) :])
 windows = [float(value) for value in sys.argv[3:]] or [3.6, 3.4, 3.2]
 amber = ampmm.load_structure("systems/sam/sam_box.prmtop", "systems/sam/sam_box.inpcrd")
 mm_system = amber.create_system(nonbondedMethod=app.PME, nonbondedCutoff=1.0 * unit.nanometer, rigidWater=True)

@@ -87,7 +87,7 @@ def test_retinoic_acid(tmp_path):
 
 
 def test_sam_cysteine():
-    lines = run("07_sam_cysteine.py", "systems/sam/start.pt", 40, 3.5, 3.4).splitlines()
+    lines = run("07_sam_cysteine.py", "sam", 40, 3.5, 3.4).splitlines()
     assert [line.split(",")[0] for line in lines] == ["target_A", "3.50", "3.40"]
     for line in lines[1:]:
         target, mean, force = map(float, line.split(","))
