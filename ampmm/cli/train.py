@@ -142,7 +142,8 @@ def _command(config: Path, folder: Path, options: dict[str, Any], n_processes: i
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    taken = folder.exists() and not (folder.is_dir() and all(each.name.endswith(".lock") for each in folder.iterdir()))
+    if not resume and taken:
         raise InputError(
             f"--output: {folder} exists and is not overwritten; choose another folder, or continue its run with --resume"
         )

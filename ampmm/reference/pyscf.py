@@ -80,7 +80,7 @@ class PySCFLabeller(Labeller):
         molecule = self._molecule(numbers, positions_qm, qm_charge)
         try:
             return self._solved(molecule, positions_qm, positions_mm, charges_mm)
-        except LabellingError:
+        except (LabellingError, InputError, BackendError):
             raise
         except (ArithmeticError, ValueError, RuntimeError, np.linalg.LinAlgError) as error:  # of this frame's numbers
             raise LabellingError(
