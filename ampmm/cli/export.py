@@ -107,9 +107,9 @@ def export_run(
     """Write the model of a run's folder; `line` is the command stored in the card, `license` its licence."""
     from ampmm.data.differences import minus_base
     from ampmm.data.splits import thinned
-    from ampmm.evaluation import describe_frames, describe_split, errors_of
+    from ampmm.evaluation import describe_frames, errors_of
     from ampmm.export import save_model
-    from ampmm.training import choose_device, restore_run
+    from ampmm.training import choose_device, restore_run, split_settings
 
     run = restore_run(folder, *moved, device=choose_device(device))
     config, frames, trained = run.config, run.frames, run.trained
@@ -131,7 +131,7 @@ def export_run(
         errors[part] = errors_of(evaluated(model, card, part, labels, indices))
     described = {
         **describe_frames(frames, config.data),
-        "split": describe_split(trained.split, config.split, config.seed),
+        "split": split_settings(config.to_dict()),
         "evaluated_frames": {part: len(indices) for part, (_, indices) in parts.items()},
         "independent": {file.stem: describe_frames(each, file) for file, each in unseen.items()},
         "extra": {

@@ -1,6 +1,6 @@
 """Evaluation: a model beside its labels, its errors, its plots and its card."""
 
-from ampmm.evaluation.card import describe_frames, describe_split, make_card
+from ampmm.evaluation.card import describe_frames, make_card
 from ampmm.evaluation.metrics import Errors, ErrorSummary, errors_of
 from ampmm.evaluation.parts import check_comparable, differing_settings, parts_of
 from ampmm.evaluation.plots import plot_learning_curve, plot_parity, pyplot
@@ -13,7 +13,6 @@ __all__ = [
     "Predictions",
     "check_comparable",
     "describe_frames",
-    "describe_split",
     "differing_settings",
     "error_table",
     "errors_of",

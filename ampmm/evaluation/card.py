@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ampmm.data.schema import FrameSet, Header
-from ampmm.data.splits import Split, fingerprint
+from ampmm.data.splits import fingerprint
 from ampmm.export.metadata import Card
 from ampmm.export.torchscript import ampmm_version
 from ampmm.models import Model
@@ -57,12 +57,6 @@ def without_folders(value: Any) -> Any:
     return value
 
 
-def describe_split(split: Split, scheme: str, seed: int) -> dict[str, Any]:
-    """What `ampmm.data.splits.split_frames` needs to make the split again."""
-    sizes = {part: len(indices) for part, indices in split._asdict().items()}
-    return {"scheme": scheme, "seed": seed, **sizes}
-
-
 def make_card(
     *,
     name: str,
@@ -79,7 +73,7 @@ def make_card(
     Args:
         bounds: of what it saw, see `ampmm.data.bounds`.
         base: header of the labels that were subtracted, of a Δ-model.
-        data: `describe_frames` of the frames, with "split" (`describe_split`) and whatever else is worth knowing.
+        data: `describe_frames` of the frames, with "split" (`ampmm.training.split_settings`) and what else is worth knowing.
         training: settings, steps, minutes, device.
     """
     numbers = tuple(int(number) for number in frames.numbers)

@@ -1,6 +1,6 @@
 """Training: configuration, loss (Eq. 12), loop and checkpoints."""
 
-from ampmm.training.config import TrainingConfig
+from ampmm.training.config import TrainingConfig, split_settings
 from ampmm.training.processes import Processes, choose_device, joined_processes
 from ampmm.training.restore import RestoredRun, read_run_frames, restore_run
 from ampmm.training.trainer import TrainedModel, Trainer
@@ -15,4 +15,5 @@ __all__ = [
     "joined_processes",
     "read_run_frames",
     "restore_run",
+    "split_settings",
 ]

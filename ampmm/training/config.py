@@ -1,12 +1,13 @@
 """What a training run is made of: one frozen dataclass, read from YAML, stored with every checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
-from ampmm.data.splits import SCHEMES
+from ampmm.data.splits import SCHEMES, Split
 from ampmm.errors import InputError, unknown_name
 
 _NUMBER = (int, float)
@@ -133,6 +134,12 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """The values as YAML and JSON can hold them."""
         return asdict(self)
+
+
+def split_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `ampmm.data.splits.split_frames` needs to make a run's split again, of its `TrainingConfig.to_dict`."""
+    sizes = {part: config[f"n_{part}"] for part in Split._fields}
+    return {"scheme": config["split"], "seed": config["seed"], **sizes}
 
 
 def _fits(value: Any, expected: type | tuple[type, ...]) -> bool:

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ampmm.data.splits import Split
 from ampmm.elements import symbols
 from ampmm.errors import InputError
 from ampmm.export import load_model, shipped_models
 from ampmm.export.metadata import joined_fingerprints, learned_from
 from ampmm.models import Model
 from ampmm.training.checkpoint import read_checkpoint
-from ampmm.training.config import TrainingConfig
+from ampmm.training.config import TrainingConfig, split_settings
 
 
 class Parent(NamedTuple):
@@ -119,12 +118,6 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
     about = {name: value for name, value in about.items() if value}
     base = card.base.get("level_of_theory", "")
     return Parent(weights, about, base, " ".join(symbols(card.composition)), dict(card.bounds))
-
-
-def split_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run's split, as `ampmm.evaluation.describe_split` gives them."""
-    sizes = {part: config[f"n_{part}"] for part in Split._fields}
-    return {"scheme": config["split"], "seed": config["seed"], **sizes}
 
 
 def _fingerprints(data: Mapping[str, Any]) -> str:

@@ -30,13 +30,13 @@ from ampmm.nn.native import use_native
 from ampmm.physics.coulomb import BareCoulomb
 from ampmm.physics.evaluators import force_evaluator
 from ampmm.training.checkpoint import load_checkpoint, save_checkpoint
-from ampmm.training.config import TrainingConfig
+from ampmm.training.config import TrainingConfig, split_settings
 from ampmm.training.loss import Sizes, sizes_of, weighted_loss
 from ampmm.training.offsets import element_energies
 from ampmm.training.optimizer import make_optimizer
 from ampmm.training.processes import ALONE, Processes
 from ampmm.training.schedule import learning_rate_schedule
-from ampmm.training.start import load_weights, read_parent, split_settings
+from ampmm.training.start import load_weights, read_parent
 
 LOG_FIELDS = (
     "step", "minutes", "learning_rate", "loss", "train_energy_rmse", "train_forces_qm_rmse", "train_forces_mm_rmse",

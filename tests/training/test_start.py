@@ -13,8 +13,7 @@ from ampmm.data.splits import fingerprint
 from ampmm.errors import InputError, ModelFileError
 from ampmm.evaluation import make_card
 from ampmm.export import save_model
-from ampmm.training import Trainer, TrainingConfig
-from ampmm.training.start import split_settings
+from ampmm.training import Trainer, TrainingConfig, split_settings
 
 CONFIG = TrainingConfig(
     data="toy.h5",
