@@ -19,7 +19,7 @@ from typing import Any
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
     "no-average": {"ema_decay": 0.0},
-    "average-0.99": {"ema_decay": 0.99},
+    "average-0.997": {"ema_decay": 0.997},  # of a run of the configuration's length
     "muon": {"optimizer": "muon"},
     "muon-rate-double": {"optimizer": "muon", "learning_rate": 2.0},
     "cosine": {"schedule": "cosine"},
@@ -32,7 +32,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "energy-0.5": {"force_weight": 0.5},
     "mm-forces-25": {"mm_force_weight": 25.0},
     "mm-forces-400": {"mm_force_weight": 400.0},
-    "multipoles-1e-4": {"multipole_scale": 1.0e-4},
+    "multipoles-1e-4": {"multipole_scale": 1.0e-4},  # hyperparameters of the model, as the cutoffs in Å below
+    "polarization-6": {"polarization_cutoff": 6.0},
+    "polarization-12": {"polarization_cutoff": 12.0},
+    "polarization-30": {"polarization_cutoff": 30.0},
     "clip-10": {"gradient_clip": 10.0},
     "frames-500": {"n_train": 500},  # a learning curve
     "frames-1000": {"n_train": 1000},
@@ -91,12 +94,14 @@ def configured(base, name: str, seed: int, samples: int):
     """The configuration of one run."""
     changes = dict(VARIANTS[name])
     factor = changes.pop("learning_rate", 1.0)
-    scale = changes.pop("multipole_scale", None)
-    if scale is not None:
-        changes["hyperparameters"] = {**base.hyperparameters, "multipole_scale": scale}
+    of_model = {key: changes.pop(key) for key in ("multipole_scale", "polarization_cutoff") if key in changes}
+    changes["hyperparameters"] = {**base.hyperparameters, **of_model}
     steps = max(2, samples // changes.get("batch_size", base.batch_size))
-    # The warm-up and the checks keep their place in the run.
+    # The warm-up, the checks and how far back the average of the weights reaches keep their share of the run.
     part = steps / base.steps
+    decay = changes.pop("ema_decay", base.ema_decay)
+    if decay:
+        decay = max(0.0, 1.0 - (1.0 - decay) / part)
     return dataclasses.replace(
         base,
         name=name,
@@ -105,6 +110,7 @@ def configured(base, name: str, seed: int, samples: int):
         learning_rate=factor * base.learning_rate,
         final_learning_rate=factor * base.final_learning_rate,
         warmup_steps=round(part * base.warmup_steps),
+        ema_decay=decay,
         validation_interval=max(1, steps // 10),
         checkpoint_interval=max(1, steps // 10),
         **changes,

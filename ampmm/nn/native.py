@@ -28,7 +28,7 @@ from ampmm.nn.kernels import (
 from ampmm.nn.multipoles import contraction_table
 
 # Goes up whenever an operator comes or goes, or its arguments or their meaning change.
-ABI: Final = 4
+ABI: Final = 5
 OPERATORS: Final = (
     "pair_geometry",
     "anisotropic_features",
@@ -249,7 +249,11 @@ class NativePairSum(nn.Module):
 
 
 class NativePolarizedMultipoles(nn.Module):
-    """Native `PolarizedMultipoles`: the twin with native parts, and where it has several chunks, one operator of them."""
+    """Native `PolarizedMultipoles`: one operator from the vectors to the sum in evaluations, the twin with native parts in training.
+
+    The operator keeps what its derivatives need of at most `pairs_per_chunk` pairs; of more it computes it again, so that memory
+    grows by the lists of pairs alone.
+    """
 
     def __init__(self, twin: PolarizedMultipoles) -> None:
         super().__init__()
@@ -277,9 +281,8 @@ class NativePolarizedMultipoles(nn.Module):
         w3: Tensor,
     ) -> Tensor:
         """As the twin."""
-        # Training has to differentiate twice: what would be computed again a second time costs more than memory there.
         known = self.rounded if vectors.dtype == torch.float32 else self.exact
-        if vectors.device.type != "cpu" or self.training or not known or centers.shape[0] <= self.pairs_per_chunk:
+        if vectors.device.type != "cpu" or self.training or not known:
             return self.twin(vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3)
         return torch.ops.ampmm.polarized_multipoles(
             vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3,

@@ -48,32 +48,16 @@ struct Geometry {
     T* to = out.data_ptr<T>();
     for_tiles(n, TILE, [&](int64_t first, int64_t m, int) {
       const Tile<T> t(v + 3 * first, m, cutoff, static_cast<int>(o.whole[0]));
-      T by_r[TILE], by_x[TILE], by_y[TILE], by_z[TILE];
+      DirectionGradients<T> by_direction;
       for (int64_t p = 0; p < m; ++p) {
-        by_r[p] = ge[first + p] * t.de[p];
-        by_x[p] = gu[first + p];
-        by_y[p] = gu[n + first + p];
-        by_z[p] = gu[2 * n + first + p];
+        by_direction.r[p] = ge[first + p] * t.de[p];
+        by_direction.x[p] = gu[first + p];
+        by_direction.y[p] = gu[n + first + p];
+        by_direction.z[p] = gu[2 * n + first + p];
       }
-      T slopes[16][3][TILE];
-      slopes_of(t, slopes);
-      for (int64_t c = 1; c < C; ++c)
-#pragma omp simd
-        for (int64_t p = 0; p < m; ++p) {
-          const T g = gR[c * n + first + p];
-          by_x[p] += g * slopes[c][0][p];
-          by_y[p] += g * slopes[c][1][p];
-          by_z[p] += g * slopes[c][2][p];
-        }
-      t.radial(n_radial, [&](int64_t k, int64_t p, T, T slope) { by_r[p] += gb[k * n + first + p] * slope; });
-      T* own = to + 3 * first;
-#pragma omp simd
-      for (int64_t p = 0; p < m; ++p) {
-        const T along = by_x[p] * t.x[p] + by_y[p] * t.y[p] + by_z[p] * t.z[p];
-        own[3 * p] = t.x[p] * by_r[p] + (by_x[p] - t.x[p] * along) / t.r[p];
-        own[3 * p + 1] = t.y[p] * by_r[p] + (by_y[p] - t.y[p] * along) / t.r[p];
-        own[3 * p + 2] = t.z[p] * by_r[p] + (by_z[p] - t.z[p] * along) / t.r[p];
-      }
+      by_direction.add_tensors(t, C, [&](int64_t c) { return gR + c * n + first; });
+      t.radial(n_radial, [&](int64_t k, int64_t p, T, T slope) { by_direction.r[p] += gb[k * n + first + p] * slope; });
+      by_direction.by_vectors(t, m, to + 3 * first);
     });
     return out;
   }

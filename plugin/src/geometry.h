@@ -135,4 +135,37 @@ void slopes_of(const Tile<T>& t, T out[16][3][TILE]) {
   }
 }
 
+// Gradients by the distance and the direction of a tile's pairs, and what they make by its vectors.
+template <class T>
+struct DirectionGradients {
+  T r[TILE], x[TILE], y[TILE], z[TILE];
+
+  // by(c): the row of gradients by component c of the tensors; adds what they give.
+  template <class F>
+  void add_tensors(const Tile<T>& t, int64_t n_components, const F& by) {
+    T slopes[16][3][TILE];
+    slopes_of(t, slopes);
+    for (int64_t c = 1; c < n_components; ++c) {
+      const T* g = by(c);
+#pragma omp simd
+      for (int64_t p = 0; p < t.m; ++p) {
+        x[p] += g[p] * slopes[c][0][p];
+        y[p] += g[p] * slopes[c][1][p];
+        z[p] += g[p] * slopes[c][2][p];
+      }
+    }
+  }
+
+  // For the first m pairs, (m, 3).
+  void by_vectors(const Tile<T>& t, int64_t m, T* out) const {
+#pragma omp simd
+    for (int64_t p = 0; p < m; ++p) {
+      const T along = x[p] * t.x[p] + y[p] * t.y[p] + z[p] * t.z[p];
+      out[3 * p] = t.x[p] * r[p] + (x[p] - t.x[p] * along) / t.r[p];
+      out[3 * p + 1] = t.y[p] * r[p] + (y[p] - t.y[p] * along) / t.r[p];
+      out[3 * p + 2] = t.z[p] * r[p] + (z[p] - t.z[p] * along) / t.r[p];
+    }
+  }
+};
+
 }  // namespace ampmm

@@ -1,29 +1,62 @@
-// What the MM charges add to the multipoles (Eq. 10), a chunk of pairs after the other. Nothing of a chunk is kept: its
-// derivatives compute it again, so that memory grows with the lists of pairs alone and not with their activations.
+// What the MM charges add to the multipoles (Eq. 10), for evaluations: a tile of one atom's pairs after the other, from their vectors to
+// the sum and, for the derivatives, back to them. With few pairs the slopes of the network's activations are kept in between; else
+// the derivatives compute them again, so that memory grows with the lists of pairs alone.
 #include "operators.h"
+#include "polarized_tile.h"
+#include "twice.h"
 
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <algorithm>
+#include <ATen/Dispatch.h>
 
 namespace ampmm {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
+// Runs f(tile's number, thread's tile) for all, each thread a contiguous share.
+template <class T, class F>
+void for_shares(const Polarization<T>& net, const std::vector<Share>& all, const F& f) {
+  at::parallel_for(0, static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
+    c10::AutoGradMode no_grad(false);
+    PolarizedTile<T> tile(net);
+    for (int64_t k = begin; k < end; ++k) f(k, tile, at::get_thread_num());
+  });
+}
 
-// The first three are of the pairs, the others of the atoms or the network.
-enum { VECTORS, CHARGES, CENTERS, MULTIPOLES, BY_ATOM, WEIGHTS_BY_ATOM, MATRIX, W1, W2, B2, W3, N_INPUTS };
+// The sum, and what the derivatives need of the activations if there are few enough pairs, or an empty tensor.
+template <class T>
+variable_list forward_kernel(const variable_list& in, const PolarizationSettings& s, bool keep) {
+  const Polarization<T> net(in, s);
+  const auto all = shares(net.in[CENTERS]);
+  const bool kept = keep && in[VECTORS].size(0) <= s.largest_kept;
+  const Tensor activations = at::empty({kept ? static_cast<int64_t>(all.size()) * net.kept_of_tile() : 0}, in[VECTORS].options());
+  Sum total({in[MULTIPOLES].size(0), net.C}, in[MULTIPOLES]);
+  for_shares(net, all, [&](int64_t k, PolarizedTile<T>& tile, int thread) {
+    tile.forward(all[k], kept ? activations.data_ptr<T>() + k * net.kept_of_tile() : nullptr, total.data<T>(thread));
+  });
+  return {total.total(), activations};
+}
 
-struct Settings {
-  double cutoff, scale;
-  int64_t exponent, n_radial, pairs_per_chunk;
-};
+template <class T>
+variable_list backward_kernel(const variable_list& in, const PolarizationSettings& s, const Tensor& activations, const Tensor& by,
+                              const std::vector<bool>& wanted) {
+  const Polarization<T> net(in, s);
+  const auto all = shares(net.in[CENTERS]);
+  const auto if_wanted = [&](int k) { return wanted[k] ? at::empty_like(net.in[k]) : Tensor(); };
+  Tensor vectors = if_wanted(VECTORS), charges = if_wanted(CHARGES);
+  Sum multipoles({in[MULTIPOLES].size(0), net.C}, by), by_atom({in[BY_ATOM].size(0), net.network.H}, by);
+  Sum weights({in[WEIGHTS_BY_ATOM].size(0), net.n_weights}, by);
+  const auto pointer = [](const Tensor& x) { return x.defined() ? x.data_ptr<T>() : nullptr; };
+  for_shares(net, all, [&](int64_t k, PolarizedTile<T>& tile, int thread) {
+    const T* kept = activations.numel() ? activations.data_ptr<T>() + k * net.kept_of_tile() : nullptr;
+    tile.backward(all[k], kept, by.data_ptr<T>(),
+                  {pointer(vectors), pointer(charges), multipoles.data<T>(thread), by_atom.data<T>(thread), weights.data<T>(thread)});
+  });
+  return {vectors, charges, Tensor(), multipoles.total(), by_atom.total(), weights.total()};
+}
 
-// One chunk, its pairs in the first three of `in`.
-Tensor chunk(const variable_list& in, const Settings& s) {
+// The same from operators that autograd differentiates twice and by the weights, all pairs at once.
+Tensor composed(const variable_list& in, const PolarizationSettings& s) {
   int64_t order = 0;
   while ((order + 1) * (order + 1) < in[MULTIPOLES].size(1)) ++order;
   const auto [unit, tensors, radial, envelope] = pair_geometry(in[VECTORS], s.cutoff, s.exponent, s.n_radial, order);
@@ -32,57 +65,46 @@ Tensor chunk(const variable_list& in, const Settings& s) {
                   in[B2], in[W3], 1, 1);
 }
 
-// The inputs of the chunk that begins at `first`.
-variable_list inputs_of(const variable_list& in, int64_t first, const Settings& s) {
-  const int64_t m = std::min(s.pairs_per_chunk, in[VECTORS].size(0) - first);
-  variable_list own = in;
-  for (int i : {VECTORS, CHARGES, CENTERS}) own[i] = in[i].narrow(0, first, m);
-  return own;
-}
-
 struct PolarizedMultipoles : public torch::autograd::Function<PolarizedMultipoles> {
-  static Tensor forward(AutogradContext* ctx, at::TensorList all, const Settings& s) {
-    const variable_list in = all.vec();
+  static Tensor forward(AutogradContext* ctx, at::TensorList all, const PolarizationSettings& s) {
+    variable_list in = all.vec(), r;
+    AT_DISPATCH_FLOATING_TYPES(in[VECTORS].scalar_type(), "polarized_multipoles", [&] { r = forward_kernel<scalar_t>(in, s, true); });
+    in.push_back(r[1]);
     ctx->save_for_backward(in);
-    ctx->saved_data["real"] = std::vector<double>{s.cutoff, s.scale};
-    ctx->saved_data["whole"] = std::vector<int64_t>{s.exponent, s.n_radial, s.pairs_per_chunk};
-    Tensor total = at::zeros_like(in[MULTIPOLES]);
-    for (int64_t first = 0; first < in[VECTORS].size(0); first += s.pairs_per_chunk)
-      total += chunk(inputs_of(in, first, s), s);
-    return total;
+    remember(ctx, {{s.exponent, s.n_radial, s.largest_kept}, {s.cutoff, s.scale}});
+    return r[0];
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list by) {
-    const variable_list in = ctx->get_saved_variables();
-    const auto real = ctx->saved_data["real"].toDoubleVector();
-    const auto whole = ctx->saved_data["whole"].toIntVector();
-    const Settings s{real[0], real[1], whole[0], whole[1], whole[2]};
-    const bool again = at::GradMode::is_enabled();  // the gradients will be differentiated, too
+    variable_list in = ctx->get_saved_variables();
+    const Options o = remembered(ctx);
+    const PolarizationSettings s{o.real[0], o.real[1], o.whole[0], o.whole[1], o.whole[2]};
+    const Tensor activations = in.back();
+    in.pop_back();
     std::vector<bool> wanted(N_INPUTS);
     for (int i = 0; i < N_INPUTS; ++i) wanted[i] = ctx->needs_input_grad(i);
-    variable_list by_vectors, total(N_INPUTS + 1);
-    c10::AutoGradMode on(true);
-    for (int64_t first = 0; first < in[VECTORS].size(0); first += s.pairs_per_chunk) {
-      variable_list own = inputs_of(in, first, s), asked;
-      for (int i = 0; i < N_INPUTS; ++i) {
-        if (!wanted[i]) continue;
-        // Of a graph that begins here, or of views: inputs may depend on each other.
-        own[i] = again ? own[i].view_as(own[i]) : own[i].detach().requires_grad_();
-        asked.push_back(own[i]);
-      }
-      const Tensor part = chunk(own, s);
-      const variable_list g = torch::autograd::grad({part}, asked, {by[0]}, again, again, true);
-      for (int i = 0, k = 0; i < N_INPUTS; ++i) {
-        if (!wanted[i]) continue;
-        const Tensor& each = g[k++];
-        if (i == VECTORS)
-          by_vectors.push_back(each.defined() ? each : at::zeros_like(own[VECTORS]));
-        else if (each.defined())
-          total[i] = total[i].defined() ? total[i] + each : each;
-      }
+    variable_list r;
+    if (at::GradMode::is_enabled()) {  // the gradients will be differentiated, too
+      r = differentiable(in, s, by[0], wanted);
+    } else {
+      AT_DISPATCH_FLOATING_TYPES(in[VECTORS].scalar_type(), "polarized_multipoles_backward",
+                                 [&] { r = backward_kernel<scalar_t>(in, s, activations, by[0].contiguous(), wanted); });
     }
-    if (!by_vectors.empty()) total[VECTORS] = at::cat(by_vectors);
-    return total;
+    r.resize(N_INPUTS + 1);
+    return r;
+  }
+
+  static variable_list differentiable(variable_list in, const PolarizationSettings& s, const Tensor& by, const std::vector<bool>& wanted) {
+    variable_list asked, r(N_INPUTS);
+    for (int i = 0; i < N_INPUTS; ++i) {
+      if (!wanted[i]) continue;
+      in[i] = in[i].view_as(in[i]);  // inputs may depend on each other
+      asked.push_back(in[i]);
+    }
+    const variable_list g = torch::autograd::grad({composed(in, s)}, asked, {by}, true, true, true);
+    for (int i = 0, k = 0; i < N_INPUTS; ++i)
+      if (wanted[i]) r[i] = g[k++];
+    return r;
   }
 };
 
@@ -91,12 +113,15 @@ struct PolarizedMultipoles : public torch::autograd::Function<PolarizedMultipole
 Tensor polarized_multipoles(const Tensor& vectors, const Tensor& charges, const Tensor& centers, const Tensor& multipoles,
                             const Tensor& by_atom, const Tensor& weights_by_atom, const Tensor& matrix, const Tensor& w1,
                             const Tensor& w2, const Tensor& b2, const Tensor& w3, double cutoff, int64_t exponent,
-                            int64_t n_radial, double scale, int64_t pairs_per_chunk) {
+                            int64_t n_radial, double scale, int64_t largest_kept) {
   check_cpu(vectors, "vectors");
-  TORCH_CHECK(pairs_per_chunk > 0, "pairs_per_chunk: expected a positive number, got ", pairs_per_chunk);
-  TORCH_CHECK(!charges.requires_grad(), "charges: gradients by the MM charges are not implemented natively; use the twin");
   const variable_list all{vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3};
-  return PolarizedMultipoles::apply(at::TensorList(all), Settings{cutoff, scale, exponent, n_radial, pairs_per_chunk});
+  const PolarizationSettings s{cutoff, scale, exponent, n_radial, largest_kept};
+  if (needs_graph({matrix, w1, w2, b2, w3})) return composed(all, s);
+  if (needs_graph(all)) return PolarizedMultipoles::apply(at::TensorList(all), s);
+  variable_list r;
+  AT_DISPATCH_FLOATING_TYPES(vectors.scalar_type(), "polarized_multipoles", [&] { r = forward_kernel<scalar_t>(all, s, false); });
+  return r[0];
 }
 
 }  // namespace ampmm
@@ -105,6 +130,6 @@ TORCH_LIBRARY_FRAGMENT(ampmm, library) {
   library.def(
       "polarized_multipoles(Tensor vectors, Tensor charges, Tensor centers, Tensor multipoles, Tensor by_atom, "
       "Tensor weights_by_atom, Tensor matrix, Tensor w1, Tensor w2, Tensor b2, Tensor w3, float cutoff, int exponent, "
-      "int n_radial, float scale, int pairs_per_chunk) -> Tensor",
+      "int n_radial, float scale, int largest_kept) -> Tensor",
       &ampmm::polarized_multipoles);
 }

@@ -38,6 +38,18 @@ def derivatives(model, region):
     return [result.energies.total, result.forces_qm, result.forces_mm, *gradients]
 
 
+def arguments_of(model, region):
+    """Frame and surroundings that a model is called with."""
+    seen = []
+
+    def spy(*inputs):
+        seen.append(inputs)
+        return model(*inputs)
+
+    evaluate(spy, region)
+    return seen[0]
+
+
 def assert_equal(got, wanted, tolerance):
     for one, other in zip(got, wanted, strict=True):
         if other.numel():
@@ -53,25 +65,23 @@ def test_models_agree_with_their_twins_through_the_second_derivative(variant, re
     assert_equal(derivatives(fast, region), derivatives(model, region), 1e-10)
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
-def test_evaluations_with_fixed_weights_agree_with_their_twins(variant, region):
-    """As in dynamics: then only what the first derivative needs is kept."""
-    model = small_model(variant).requires_grad_(False)
-    got, wanted = evaluate(native.use_native(copy.deepcopy(model)), region), evaluate(model, region)
+@pytest.mark.parametrize("region", [*REGIONS.values(), random_region(3, 150, seed=4)], ids=[*REGIONS, "several tiles"])
+def test_evaluations_with_fixed_weights_agree_with_their_twins(variant, region, kept):
+    """As in dynamics: then only what the first derivative needs is kept, or nothing."""
+    model = small_model(variant).eval().requires_grad_(False)
+    fast = native.use_native(copy.deepcopy(model))
+    if not kept and variant.endswith(("-D", "-DP")):
+        fast.layers[-1].polarization.sum.pairs_per_chunk = 0
+    got, wanted = evaluate(fast, region), evaluate(model, region)
     assert_equal([got.energies.total, *got[1:]], [wanted.energies.total, *wanted[1:]], 1e-10)
 
 
 def test_second_derivatives_by_the_geometry_with_fixed_weights():
     """What a Hessian needs; nothing was kept for it."""
-    model, seen = small_model("AMP(3)-DP").requires_grad_(False), []
-
-    def spy(*inputs):
-        seen.append(inputs)
-        return model(*inputs)
-
-    evaluate(spy, REGIONS["random"])
-    frame, surroundings = seen[0]
+    model = small_model("AMP(3)-DP").eval().requires_grad_(False)
+    frame, surroundings = arguments_of(model, REGIONS["random"])
     vectors = [frame.edges.vectors, surroundings.pairs.vectors]
     results = []
     for each in (model, native.use_native(copy.deepcopy(model))):
@@ -82,16 +92,24 @@ def test_second_derivatives_by_the_geometry_with_fixed_weights():
 
 @pytest.mark.parametrize("variant", ["AMP(1)-DP", "AMP(3)-DP"])
 @pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
-def test_chunks_that_are_computed_again_change_nothing(variant, region):
-    """The same with some pairs at a time, none of whose activations are kept."""
+def test_models_in_evaluation_mode_have_all_derivatives(variant, region):
+    """By the weights, too."""
     model = small_model(variant).eval()
     fast = native.use_native(copy.deepcopy(model))
-    fast.layers[-1].polarization.sum.pairs_per_chunk = 4
     assert_equal(derivatives(fast, region), derivatives(model, region), 1e-10)
-    scripted, values = torch.jit.script(fast), evaluate(model, region)
-    for _ in range(3):
-        got = evaluate(scripted, region)
-        assert_equal([got.energies.total, *got[1:]], [values.energies.total, *values[1:]], 1e-10)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_derivatives_by_the_charges_with_fixed_weights(kept):
+    model = small_model("AMP(3)-D").eval().requires_grad_(False)
+    frame, surroundings = arguments_of(model, REGIONS["many charges"])
+    charges = surroundings.charges.clone().requires_grad_()
+    fast = native.use_native(copy.deepcopy(model))
+    fast.layers[-1].polarization.sum.pairs_per_chunk = 1000 if kept else 0
+    got, wanted = (
+        torch.autograd.grad(each(frame, surroundings._replace(charges=charges)).total.sum(), [charges]) for each in (fast, model)
+    )
+    assert_equal(got, wanted, 1e-10)
 
 
 def test_memory_of_an_evaluation_does_not_grow_with_the_chunks():

@@ -1,0 +1,76 @@
+// A pair network on one tile, for evaluations, with its pairs along vector registers: Linear, SiLU, Linear, SiLU and, with K > 0, a last
+// Linear. Matrices are rows of COLUMNS pairs.
+#pragma once
+
+#include "blocks.h"
+#include "mlp.h"
+
+namespace ampmm {
+
+template <class T>
+struct TileNetwork {
+  int64_t H, K;
+  Tensor b2;
+  Operand<T> w1, w2, w3, w1_back, w2_back, w3_back;
+
+  // w3 may be undefined; `narrow`: products of w1 and w2 in bfloat16.
+  TileNetwork(const Tensor& first, const Tensor& second, const Tensor& bias, const Tensor& last, bool narrow)
+      : H(second.size(0)), K(last.defined() ? last.size(0) : 0), b2(bias.contiguous()), w1(first, narrow), w2(second, narrow),
+        w3(last.defined() ? last : second, false), w1_back(first.t(), narrow), w2_back(second.t(), narrow), w3_back(w3.values.t(), false) {}
+
+  int64_t n_features() const { return w1.columns; }
+
+  // Fills `slopes` (2 H rows) and `hidden` (2 H rows: both activations); first(h, product, z) completes what goes into the first one, out(k,
+  // row) is called for the outputs.
+  template <class First, class Out>
+  void forward(const T* x, int64_t m, T* slopes, T* hidden, const First& first, const Out& out) const {
+    tile_product(w1, x, m, [&](int64_t h, const T* product) {
+      T z[COLUMNS];
+      first(h, product, z);
+      activate(z, m, hidden + h * COLUMNS, slopes + h * COLUMNS);
+    });
+    const T* bias = b2.template data_ptr<T>();
+    T *slopes2 = slopes + H * COLUMNS, *hidden2 = hidden + H * COLUMNS;
+    tile_product(w2, hidden, m, [&](int64_t h, const T* product) {
+      T z[COLUMNS];
+#pragma omp simd
+      for (int64_t p = 0; p < m; ++p) z[p] = product[p] + bias[h];
+      activate(z, m, hidden2 + h * COLUMNS, slopes2 + h * COLUMNS);
+    });
+    if (K) tile_product(w3, hidden2, m, out);
+  }
+
+  // `by_hidden` comes with the gradients by the second activation, or, with K > 0, `by_out` with those by the outputs. by_first(h, row) gets
+  // those by what went into the first activation, by_x(k, row) those by the features. by_hidden and scratch have H rows.
+  template <class First, class X>
+  void backward(int64_t m, const T* slopes, const T* by_out, T* by_hidden, T* scratch, const First& by_first, const X& by_x) const {
+    const T* slopes2 = slopes + H * COLUMNS;
+    const auto times = [m](const T* a, const T* b, T* to) {
+#pragma omp simd
+      for (int64_t p = 0; p < m; ++p) to[p] = a[p] * b[p];
+    };
+    const auto second = [&](int64_t h, const T* by) { times(by, slopes2 + h * COLUMNS, by_hidden + h * COLUMNS); };
+    if (K)
+      tile_product(w3_back, by_out, m, second);
+    else
+      for (int64_t h = 0; h < H; ++h) second(h, by_hidden + h * COLUMNS);
+    tile_product(w2_back, by_hidden, m, [&](int64_t h, const T* product) {
+      T* row = scratch + h * COLUMNS;
+      times(product, slopes + h * COLUMNS, row);
+      by_first(h, row);
+    });
+    tile_product(w1_back, scratch, m, by_x);
+  }
+
+ private:
+  static void activate(const T* z, int64_t m, T* value, T* slope) {
+#pragma omp simd
+    for (int64_t p = 0; p < m; ++p) {
+      const Silu<T> f = silu_derivatives(z[p]);
+      value[p] = f.value;
+      slope[p] = f.slope;
+    }
+  }
+};
+
+}  // namespace ampmm
