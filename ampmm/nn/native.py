@@ -34,6 +34,7 @@ OPERATORS: Final = (
     "anisotropic_features",
     "polarized_features",
     "polarized_multipoles",
+    "has_bfloat16",
     "pair_sum",
     "channel_features",
     "induced_moments",
@@ -98,9 +99,17 @@ def available() -> bool:
     return load() == ""
 
 
+def in_bfloat16() -> bool:
+    """Whether the polarization multiplies in bfloat16: asked for by AMPMM_BFLOAT16=1, and the processor can."""
+    return os.environ.get("AMPMM_BFLOAT16", "0") == "1" and available() and torch.ops.ampmm.has_bfloat16()
+
+
 def status() -> str:
     """One line for people."""
-    return f"native operators: {load() or 'in use on the CPU'}"
+    line = f"native operators: {load() or 'in use on the CPU'}"
+    if not available() or os.environ.get("AMPMM_BFLOAT16", "0") != "1":
+        return line
+    return f"{line}, the polarization's products in {'bfloat16' if in_bfloat16() else 'float32: this processor has no others'}"
 
 
 def use_native(module: nn.Module) -> nn.Module:
@@ -249,10 +258,10 @@ class NativePairSum(nn.Module):
 
 
 class NativePolarizedMultipoles(nn.Module):
-    """Native `PolarizedMultipoles`: one operator from the vectors to the sum in evaluations, the twin with native parts in training.
+    """Native `PolarizedMultipoles`: in evaluations one operator for all, in training the twin with native parts.
 
-    The operator keeps what its derivatives need of at most `pairs_per_chunk` pairs; of more it computes it again, so that memory
-    grows by the lists of pairs alone.
+    The operator keeps what its derivatives need of at most `pairs_per_chunk` pairs; of more it computes that again, so that
+    memory grows by the lists of pairs alone.
     """
 
     def __init__(self, twin: PolarizedMultipoles) -> None:
@@ -263,6 +272,7 @@ class NativePolarizedMultipoles(nn.Module):
         self.envelope_exponent = twin.geometry.radial.envelope_exponent
         self.n_radial = twin.geometry.radial.frequencies.shape[0]
         self.rounded, self.exact = _has_known_frequencies(twin.geometry)
+        self.bfloat16 = in_bfloat16()
         self.twin = _exchange(twin, _NATIVE)
         self.train(twin.training)
 
@@ -287,6 +297,7 @@ class NativePolarizedMultipoles(nn.Module):
         return torch.ops.ampmm.polarized_multipoles(
             vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3,
             self.cutoff, self.envelope_exponent, self.n_radial, self.scale, self.pairs_per_chunk,
+            self.bfloat16,
         )  # fmt: skip
 
 

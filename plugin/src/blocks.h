@@ -1,12 +1,9 @@
 // Products of a matrix with a tile whose pairs lie along vector registers: W x, x with a row of COLUMNS pairs for each component.
 //
-// Where the processor multiplies in bfloat16 (AVX512-BF16) and torch.set_float32_matmul_precision("medium") has allowed it, W and x may be
-// rounded to that; sums stay in single precision.
+// Where the processor multiplies in bfloat16 (AVX512-BF16), W and x can be rounded to that; sums stay in single precision.
 #pragma once
 
 #include "common.h"
-
-#include <ATen/Context.h>
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -29,15 +26,11 @@ struct Register {
 
 inline int64_t filled_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Whether the products of tiles may be in bfloat16, and are.
-template <class T>
-bool bfloat16_allowed() {
 #ifdef __AVX512BF16__
-  return sizeof(T) == 4 && at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::MEDIUM;
+constexpr bool HAS_BFLOAT16 = true;
 #else
-  return false;
+constexpr bool HAS_BFLOAT16 = false;
 #endif
-}
 
 // W as the products read it: any strides, or, `narrow`, in bfloat16, two columns side by side, BLOCK_ROWS rows at a time.
 template <class T>
@@ -46,7 +39,9 @@ struct Operand {
   bool narrow;
   Tensor values;
 
-  Operand(const Tensor& w, bool narrow_) : rows(w.size(0)), columns(w.size(1)), by_row(w.stride(0)), by_column(w.stride(1)), narrow(narrow_), values(w) {
+  Operand(const Tensor& w, bool in_bfloat16)
+      : rows(w.size(0)), columns(w.size(1)), by_row(w.stride(0)), by_column(w.stride(1)),
+        narrow(in_bfloat16 && HAS_BFLOAT16 && sizeof(T) == 4), values(w) {
     if (!narrow) return;
     const int64_t r = filled_up(rows, BLOCK_ROWS), n = filled_up(columns, 2);
     const Tensor full = at::constant_pad_nd(w, {0, n - columns, 0, r - rows}).to(at::kBFloat16);

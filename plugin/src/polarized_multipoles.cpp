@@ -71,14 +71,14 @@ struct PolarizedMultipoles : public torch::autograd::Function<PolarizedMultipole
     AT_DISPATCH_FLOATING_TYPES(in[VECTORS].scalar_type(), "polarized_multipoles", [&] { r = forward_kernel<scalar_t>(in, s, true); });
     in.push_back(r[1]);
     ctx->save_for_backward(in);
-    remember(ctx, {{s.exponent, s.n_radial, s.largest_kept}, {s.cutoff, s.scale}});
+    remember(ctx, {{s.exponent, s.n_radial, s.largest_kept, s.bfloat16}, {s.cutoff, s.scale}});
     return r[0];
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list by) {
     variable_list in = ctx->get_saved_variables();
     const Options o = remembered(ctx);
-    const PolarizationSettings s{o.real[0], o.real[1], o.whole[0], o.whole[1], o.whole[2]};
+    const PolarizationSettings s{o.real[0], o.real[1], o.whole[0], o.whole[1], o.whole[2], o.whole[3] != 0};
     const Tensor activations = in.back();
     in.pop_back();
     std::vector<bool> wanted(N_INPUTS);
@@ -113,10 +113,10 @@ struct PolarizedMultipoles : public torch::autograd::Function<PolarizedMultipole
 Tensor polarized_multipoles(const Tensor& vectors, const Tensor& charges, const Tensor& centers, const Tensor& multipoles,
                             const Tensor& by_atom, const Tensor& weights_by_atom, const Tensor& matrix, const Tensor& w1,
                             const Tensor& w2, const Tensor& b2, const Tensor& w3, double cutoff, int64_t exponent,
-                            int64_t n_radial, double scale, int64_t largest_kept) {
+                            int64_t n_radial, double scale, int64_t largest_kept, bool bfloat16) {
   check_cpu(vectors, "vectors");
   const variable_list all{vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3};
-  const PolarizationSettings s{cutoff, scale, exponent, n_radial, largest_kept};
+  const PolarizationSettings s{cutoff, scale, exponent, n_radial, largest_kept, bfloat16};
   if (needs_graph({matrix, w1, w2, b2, w3})) return composed(all, s);
   if (needs_graph(all)) return PolarizedMultipoles::apply(at::TensorList(all), s);
   variable_list r;
@@ -130,6 +130,7 @@ TORCH_LIBRARY_FRAGMENT(ampmm, library) {
   library.def(
       "polarized_multipoles(Tensor vectors, Tensor charges, Tensor centers, Tensor multipoles, Tensor by_atom, "
       "Tensor weights_by_atom, Tensor matrix, Tensor w1, Tensor w2, Tensor b2, Tensor w3, float cutoff, int exponent, "
-      "int n_radial, float scale, int largest_kept) -> Tensor",
+      "int n_radial, float scale, int largest_kept, bool bfloat16) -> Tensor",
       &ampmm::polarized_multipoles);
+  library.def("has_bfloat16() -> bool", [] { return ampmm::HAS_BFLOAT16; });
 }

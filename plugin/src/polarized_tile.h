@@ -15,6 +15,7 @@ enum { VECTORS, CHARGES, CENTERS, MULTIPOLES, BY_ATOM, WEIGHTS_BY_ATOM, MATRIX, 
 struct PolarizationSettings {
   double cutoff, scale;
   int64_t exponent, n_radial, largest_kept;
+  bool bfloat16;  // the products of the network's first two Linears, where the processor has them
 };
 
 // The pairs of one tile, which have the same center.
@@ -41,7 +42,7 @@ struct Polarization {
 
   Polarization(const std::vector<Tensor>& given, const PolarizationSettings& settings)
       : in(contiguous(given)), s(settings), C(in[MULTIPOLES].size(1)), orders(1), n_weights(in[MATRIX].size(0)),
-        network(in[W1], in[W2], in[B2], in[W3], bfloat16_allowed<T>()), matrix(in[MATRIX], false), matrix_back(in[MATRIX].t(), false) {
+        network(in[W1], in[W2], in[B2], in[W3], s.bfloat16), matrix(in[MATRIX], false), matrix_back(in[MATRIX].t(), false) {
     while (orders * orders < C) ++orders;
     TORCH_CHECK(orders * orders == C && network.K == orders - 1, "w3: expected an output for each order from 1 on, got ", network.K,
                 " for ", C, " components");

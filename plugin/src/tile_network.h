@@ -13,10 +13,10 @@ struct TileNetwork {
   Tensor b2;
   Operand<T> w1, w2, w3, w1_back, w2_back, w3_back;
 
-  // w3 may be undefined; `narrow`: products of w1 and w2 in bfloat16.
-  TileNetwork(const Tensor& first, const Tensor& second, const Tensor& bias, const Tensor& last, bool narrow)
-      : H(second.size(0)), K(last.defined() ? last.size(0) : 0), b2(bias.contiguous()), w1(first, narrow), w2(second, narrow),
-        w3(last.defined() ? last : second, false), w1_back(first.t(), narrow), w2_back(second.t(), narrow), w3_back(w3.values.t(), false) {}
+  // w3 may be undefined; `bfloat16`: the products of w1 and w2.
+  TileNetwork(const Tensor& first, const Tensor& second, const Tensor& bias, const Tensor& last, bool bfloat16)
+      : H(second.size(0)), K(last.defined() ? last.size(0) : 0), b2(bias.contiguous()), w1(first, bfloat16), w2(second, bfloat16),
+        w3(last.defined() ? last : second, false), w1_back(first.t(), bfloat16), w2_back(second.t(), bfloat16), w3_back(w3.values.t(), false) {}
 
   int64_t n_features() const { return w1.columns; }
 

@@ -106,9 +106,8 @@ def test_derivatives_by_the_charges_with_fixed_weights(kept):
     charges = surroundings.charges.clone().requires_grad_()
     fast = native.use_native(copy.deepcopy(model))
     fast.layers[-1].polarization.sum.pairs_per_chunk = 1000 if kept else 0
-    got, wanted = (
-        torch.autograd.grad(each(frame, surroundings._replace(charges=charges)).total.sum(), [charges]) for each in (fast, model)
-    )
+    surroundings = surroundings._replace(charges=charges)
+    got, wanted = (torch.autograd.grad(each(frame, surroundings).total.sum(), [charges]) for each in (fast, model))
     assert_equal(got, wanted, 1e-10)
 
 
@@ -133,6 +132,27 @@ def test_single_precision_is_as_close_as_the_twin_is():
     fast = native.use_native(copy.deepcopy(model))
     got, wanted = evaluate(fast, single), evaluate(model, single)
     assert_equal([got.energies.nodes, *got[1:]], [wanted.energies.nodes, *wanted[1:]], 1e-5)
+
+
+def test_products_in_bfloat16_are_close(monkeypatch):
+    """Three digits of what the charges change; in double precision the switch changes nothing."""
+    monkeypatch.setenv("AMPMM_BFLOAT16", "1")
+    if not native.in_bfloat16():
+        assert "float32: this processor has no others" in native.status()
+        pytest.skip("this processor does not multiply in bfloat16")
+    assert native.status().endswith("the polarization's products in bfloat16")
+    region = random_region(6, 90)
+    model = small_model("AMP(3)-DP", width=40).requires_grad_(False)
+    wanted, alone = evaluate(model, region), evaluate(model, region._replace(mm=region.mm[:0], charges=region.charges[:0]))
+    fast = native.use_native(copy.deepcopy(model))
+    got = evaluate(fast, region)
+    assert_equal([got.energies.total, *got[1:]], [wanted.energies.total, *wanted[1:]], 1e-10)
+    single = region._replace(qm=region.qm.float(), mm=region.mm.float(), charges=region.charges.float())
+    narrow = evaluate(fast.float(), single)
+    monkeypatch.delenv("AMPMM_BFLOAT16")
+    exact = evaluate(native.use_native(copy.deepcopy(model)).float(), single)
+    for one, other, change in zip(narrow[1:], exact[1:], (wanted.forces_qm - alone.forces_qm, wanted.forces_mm), strict=True):
+        assert 0 < float((one - other).abs().max()) < 1e-2 * float(change.abs().max())
 
 
 def test_derivatives_by_the_geometry_are_complete():
