@@ -1,6 +1,6 @@
 """What an MD step costs, and how much of it is ampmm's own: run `make benchmark`.
 
-In one process, on the same frame of a system's water box (uracil, ra, sam), milliseconds of
+In one process, on the same frame of a system's water box (uracil, ra, sam) or droplet, milliseconds of
 - an MD step of the whole ML/MM System, for each backend;
 - an MD step of the classical System alone;
 - one call of `ampmm.export.Potential`: pairs, Coulomb sums, model, forces;
@@ -27,6 +27,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--system", default="uracil", help="a folder of systems/")
     parser.add_argument("--model", help="a shipped model or a .pt file; without it the system's")
+    parser.add_argument("--droplet", action="store_true", help="without a box, all charges in range of the Coulomb sums")
+    parser.add_argument(
+        "--polarization-cutoff",
+        type=float,
+        help="Å, another than the model's: for times alone, without forces to speak of, with the QM atoms held",
+    )
     parser.add_argument("--platform", default="CPU", help="of OpenMM")
     parser.add_argument("--threads", type=int, default=1, help="of torch and of OpenMM's CPU platform")
     parser.add_argument("--rounds", type=int, default=15)
@@ -54,12 +60,15 @@ def main() -> None:
     from ampmm.simulation.system_files import read_system
 
     torch.set_num_threads(given.threads)
-    files = read_system(SYSTEMS / given.system, "box")
+    files = read_system(SYSTEMS / given.system, "droplet" if given.droplet else "box")
     amber = ampmm.load_structure(files.topology, files.coordinates)
-    classical = amber.create_system(nonbondedMethod=app.PME, nonbondedCutoff=1.0 * unit.nanometer, rigidWater=True)
+    method = app.NoCutoff if given.droplet else app.PME
+    classical = amber.create_system(nonbondedMethod=method, nonbondedCutoff=1.0 * unit.nanometer, rigidWater=True)
     model = ampmm.load_model(given.model or files.model, device="cuda" if given.platform == "CUDA" else "cpu")
     if model.card.qm_charge is None or "long_range" in model.card.cutoffs:
         raise SystemExit("--model: expected one of AMP(k) for its own molecule; for AMP-BMS take benchmarks/bms_step_time.py")
+    if given.polarization_cutoff:
+        model = with_polarization_cutoff(model, given.polarization_cutoff)
     names = [name for name, backend in BACKENDS.items() if not backend.missing()]
     dtype = getattr(torch, given.dtype)
     systems = {"classical": classical}
@@ -67,6 +76,10 @@ def main() -> None:
         systems[name], qm = ampmm.create_mixed_system(
             amber.topology, classical, files.qm_atoms, model, backend=name, dtype=dtype
         )
+    if given.polarization_cutoff:
+        for system in systems.values():
+            for atom in qm:
+                system.setParticleMass(int(atom), 0.0)
     contexts = {name: make_context(system, amber, given) for name, system in systems.items()}
     potential, bare = make_calls(amber, classical, qm, model, dtype)
     timed: dict[str, Callable[[], None]] = {
@@ -76,11 +89,39 @@ def main() -> None:
     }
     clock = time.process_time if given.cpu_time else time.perf_counter
     times = measure(timed, given.rounds, given.steps, clock)
-    print(f"{model.card.name} ({model.card.variant}, {given.dtype}), {len(qm)} QM of {classical.getNumParticles()} atoms, box")
+    print(f"{model.card.name} ({model.card.variant}, {given.dtype}), {len(qm)} QM of {classical.getNumParticles()} atoms, "
+          f"{'droplet' if given.droplet else 'box'}, polarization within {model.card.cutoffs['polarization']} Å")  # fmt: skip
     print(f"OpenMM {openmm.version.short_version}, platform {given.platform}; torch {torch.__version__}")
     print(f"{given.threads} thread(s) on a machine of {os.cpu_count()} cores; {given.rounds} rounds of {given.steps}; "
           f"{'processor' if given.cpu_time else 'wall-clock'} time\n")  # fmt: skip
     print(table(times, names))
+
+
+def with_polarization_cutoff(model, cutoff: float):
+    """The model's weights in a model of another cutoff, whose energies are scaled down: they mean nothing with that."""
+    import dataclasses
+    import tempfile
+
+    from ampmm.export import load_model, save_model
+    from ampmm.models import build_model
+
+    card = dataclasses.replace(
+        model.card,
+        hyperparameters={
+            **model.card.hyperparameters,
+            "polarization_cutoff": cutoff,
+            "energy_scale": 1e-6,
+            "charge_scale": 1e-6,
+        },
+        cutoffs={**model.card.cutoffs, "polarization": cutoff},
+    )
+    other = build_model(card.architecture, {**card.hyperparameters, "elements": card.elements})
+    weights = model.module.state_dict()
+    other.load_state_dict({name: weights[name] for name in other.state_dict()})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt"
+        save_model(path, other, card)
+        return load_model(path, device=next(model.module.buffers()).device)
 
 
 def make_context(system, amber, given: argparse.Namespace):
@@ -116,22 +157,25 @@ def make_calls(amber, classical, qm, model, dtype) -> tuple[Callable[[], object]
     device = next(model.module.buffers()).device
     numbers = torch.tensor([atomic_numbers[i] for i in qm], device=device)
     cutoff, polarization_cutoff = model.card.cutoffs["qm"], model.card.cutoffs["polarization"]
+    periodic = amber.box_vectors is not None
+    box = torch.tensor(np.array(amber.box_vectors.value_in_unit(unit.nanometer)), device=device) if periodic else None
+    electrostatics, coulomb_cutoff = ("reaction-field", DEFAULT_CUTOFF) if periodic else ("bare", None)
     with torch.no_grad():  # converted on a copy: the loaded one stays as it is
         module = copy.deepcopy(model.module).to(dtype)
     potential = torch.jit.script(
         Potential(module, numbers, torch.as_tensor(qm), torch.as_tensor(mm), torch.as_tensor(charges[mm]),
-                  float(model.card.qm_charge), cutoff=cutoff, polarization_cutoff=polarization_cutoff, periodic=True,
-                  electrostatics="reaction-field", coulomb_cutoff=DEFAULT_CUTOFF, dtype=dtype).to(device)
+                  float(model.card.qm_charge), cutoff=cutoff, polarization_cutoff=polarization_cutoff, periodic=periodic,
+                  electrostatics=electrostatics, coulomb_cutoff=coulomb_cutoff, dtype=dtype).to(device)
     )  # fmt: skip
     positions = torch.tensor(amber.positions.value_in_unit(unit.nanometer), device=device)
-    box = torch.tensor(np.array(amber.box_vectors.value_in_unit(unit.nanometer)), device=device)
 
     x, y = 10.0 * positions[torch.as_tensor(qm)], 10.0 * positions[torch.as_tensor(mm)]
-    edges = edges_within(x, cutoff, 10.0 * box)
-    pairs = pairs_between(x, y, DEFAULT_CUTOFF, 10.0 * box)
+    cell = 10.0 * box if periodic else None
+    edges = edges_within(x, cutoff, cell)
+    pairs = pairs_between(x, y, coulomb_cutoff or float("inf"), cell)
     near = pairs_closer_than(pairs, polarization_cutoff)
     values = torch.as_tensor(charges[mm], device=device).to(dtype)
-    kernel = ElectrostaticPotential(coulomb_kernel("reaction-field", DEFAULT_CUTOFF))
+    kernel = ElectrostaticPotential(coulomb_kernel(electrostatics, coulomb_cutoff))
     far = Pairs(pairs[0], pairs[1], pairs[2].to(dtype))
     leaves = [edges[2].to(dtype), near[2].to(dtype), kernel(far, values, len(qm)).potential.detach()]
     for leaf in leaves:

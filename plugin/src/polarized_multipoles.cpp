@@ -130,7 +130,7 @@ TORCH_LIBRARY_FRAGMENT(ampmm, library) {
   library.def(
       "polarized_multipoles(Tensor vectors, Tensor charges, Tensor centers, Tensor multipoles, Tensor by_atom, "
       "Tensor weights_by_atom, Tensor matrix, Tensor w1, Tensor w2, Tensor b2, Tensor w3, float cutoff, int exponent, "
-      "int n_radial, float scale, int largest_kept, bool bfloat16) -> Tensor",
+      "int n_radial, float scale, int largest_kept, bool bfloat16=False) -> Tensor",
       &ampmm::polarized_multipoles);
   library.def("has_bfloat16() -> bool", [] { return ampmm::HAS_BFLOAT16; });
 }
