@@ -119,6 +119,8 @@ def configured(base, name: str, seed: int, samples: int):
 
 def run(config, frames, folder: Path, device: str) -> list[float]:
     """Train, or go on, or only read; the errors of the last row and the minutes."""
+    import yaml
+
     from ampmm.training import Trainer, choose_device
 
     trainer = Trainer(config, frames, folder, choose_device(device))
@@ -126,6 +128,7 @@ def run(config, frames, folder: Path, device: str) -> list[float]:
         trainer.resume()
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")  # for `ampmm export`
         trainer.save()
     if trainer.step < config.steps:
         trainer.run()
