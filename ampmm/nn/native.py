@@ -260,8 +260,8 @@ class NativePairSum(nn.Module):
 class NativePolarizedMultipoles(nn.Module):
     """Native `PolarizedMultipoles`: in evaluations one operator for all, in training the twin with native parts.
 
-    The operator keeps what its derivatives need of at most `pairs_per_chunk` pairs; of more it computes that again, so that
-    memory grows by the lists of pairs alone.
+    The operator keeps what its derivatives need of at most `pairs_per_chunk` pairs, each atom's filled up to tiles; of more it
+    computes that again, so that memory grows by the lists of pairs alone.
     """
 
     def __init__(self, twin: PolarizedMultipoles) -> None:

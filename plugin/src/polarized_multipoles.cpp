@@ -28,7 +28,7 @@ template <class T>
 variable_list forward_kernel(const variable_list& in, const PolarizationSettings& s, bool keep) {
   const Polarization<T> net(in, s);
   const auto all = shares(net.in[CENTERS]);
-  const bool kept = keep && in[VECTORS].size(0) <= s.largest_kept;
+  const bool kept = keep && static_cast<int64_t>(all.size()) * COLUMNS <= s.largest_kept;  // what counts is full tiles
   const Tensor activations = at::empty({kept ? static_cast<int64_t>(all.size()) * net.kept_of_tile() : 0}, in[VECTORS].options());
   Sum total({in[MULTIPOLES].size(0), net.C}, in[MULTIPOLES]);
   for_shares(net, all, [&](int64_t k, PolarizedTile<T>& tile, int thread) {

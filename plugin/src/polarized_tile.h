@@ -112,7 +112,7 @@ class PolarizedTile {
     through_sum(t, outputs(kept), by + own.center * net.C, by_e, by_q, by_R);
     T* by_atom = to.by_atom + own.center * net.network.H;
     net.network.backward(
-        m, kept, by_out, hidden, hidden + net.network.H * COLUMNS, [&](int64_t h, const T* row) { by_atom[h] += sum_of(row, m); },
+        m, kept, by_out, hidden, [&](int64_t h, const T* row) { by_atom[h] += sum_of(row, m); },
         [&](int64_t k, const T* row) { std::copy_n(row, m, by_x + k * COLUMNS); });
     through_features(own, by_q, by_R, to);
     if (to.charges) std::copy_n(by_q, own.count, to.charges + own.first);

@@ -1,5 +1,5 @@
-// A pair network on one tile, for evaluations, with its pairs along vector registers: Linear, SiLU, Linear, SiLU and, with K > 0, a last
-// Linear. Matrices are rows of COLUMNS pairs.
+// A pair network on one tile, for evaluations, with its pairs along vector registers: Linear, SiLU, Linear, SiLU, Linear without bias.
+// Matrices are rows of COLUMNS pairs.
 #pragma once
 
 #include "blocks.h"
@@ -13,10 +13,10 @@ struct TileNetwork {
   Tensor b2;
   Operand<T> w1, w2, w3, w1_back, w2_back, w3_back;
 
-  // w3 may be undefined; `bfloat16`: the products of w1 and w2.
+  // `bfloat16`: the products of w1 and w2.
   TileNetwork(const Tensor& first, const Tensor& second, const Tensor& bias, const Tensor& last, bool bfloat16)
-      : H(second.size(0)), K(last.defined() ? last.size(0) : 0), b2(bias.contiguous()), w1(first, bfloat16), w2(second, bfloat16),
-        w3(last.defined() ? last : second, false), w1_back(first.t(), bfloat16), w2_back(second.t(), bfloat16), w3_back(w3.values.t(), false) {}
+      : H(second.size(0)), K(last.size(0)), b2(bias.contiguous()), w1(first, bfloat16), w2(second, bfloat16), w3(last, false),
+        w1_back(first.t(), bfloat16), w2_back(second.t(), bfloat16), w3_back(last.t(), false) {}
 
   int64_t n_features() const { return w1.columns; }
 
@@ -37,29 +37,28 @@ struct TileNetwork {
       for (int64_t p = 0; p < m; ++p) z[p] = product[p] + bias[h];
       activate(z, m, hidden2 + h * COLUMNS, slopes2 + h * COLUMNS);
     });
-    if (K) tile_product(w3, hidden2, m, out);
+    tile_product(w3, hidden2, m, out);
   }
 
-  // `by_hidden` comes with the gradients by the second activation, or, with K > 0, `by_out` with those by the outputs. by_first(h, row) gets
-  // those by what went into the first activation, by_x(k, row) those by the features. by_hidden and scratch have H rows.
+  // From the gradients by the outputs, `by_out`: by_first(h, row) gets those by what went into the first activation, by_x(k, row) those by
+  // the features. `scratch` has 2 H rows.
   template <class First, class X>
-  void backward(int64_t m, const T* slopes, const T* by_out, T* by_hidden, T* scratch, const First& by_first, const X& by_x) const {
+  void backward(int64_t m, const T* slopes, const T* by_out, T* scratch, const First& by_first, const X& by_x) const {
     const T* slopes2 = slopes + H * COLUMNS;
+    T *by_second = scratch, *by_first_rows = scratch + H * COLUMNS;
     const auto times = [m](const T* a, const T* b, T* to) {
 #pragma omp simd
       for (int64_t p = 0; p < m; ++p) to[p] = a[p] * b[p];
     };
-    const auto second = [&](int64_t h, const T* by) { times(by, slopes2 + h * COLUMNS, by_hidden + h * COLUMNS); };
-    if (K)
-      tile_product(w3_back, by_out, m, second);
-    else
-      for (int64_t h = 0; h < H; ++h) second(h, by_hidden + h * COLUMNS);
-    tile_product(w2_back, by_hidden, m, [&](int64_t h, const T* product) {
-      T* row = scratch + h * COLUMNS;
+    tile_product(w3_back, by_out, m, [&](int64_t h, const T* product) {
+      times(product, slopes2 + h * COLUMNS, by_second + h * COLUMNS);
+    });
+    tile_product(w2_back, by_second, m, [&](int64_t h, const T* product) {
+      T* row = by_first_rows + h * COLUMNS;
       times(product, slopes + h * COLUMNS, row);
       by_first(h, row);
     });
-    tile_product(w1_back, scratch, m, by_x);
+    tile_product(w1_back, by_first_rows, m, by_x);
   }
 
  private:
