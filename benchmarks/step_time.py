@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
         help="Å, another than the model's: for times alone, without forces to speak of, with the QM atoms held",
     )
     parser.add_argument("--platform", default="CPU", help="of OpenMM")
+    parser.add_argument("--cuda-graphs", action="store_true", help="replay the model's calls as CUDA graphs")
     parser.add_argument("--threads", type=int, default=1, help="of torch and of OpenMM's CPU platform")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=20, help="steps, or calls, timed in a round")
@@ -74,7 +75,7 @@ def main() -> None:
     systems = {"classical": classical}
     for name in names:
         systems[name], qm = ampmm.create_mixed_system(
-            amber.topology, classical, files.qm_atoms, model, backend=name, dtype=dtype
+            amber.topology, classical, files.qm_atoms, model, backend=name, dtype=dtype, cuda_graphs=given.cuda_graphs
         )
     if given.polarization_cutoff:
         for system in systems.values():

@@ -4,6 +4,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ampmm.benchmark.regions import Arguments, Region, batched, lists_of
 from ampmm.errors import InputError
-from ampmm.export import use_simple_executor
+from ampmm.export import capture, use_simple_executor
 from ampmm.memory import keep_freed_memory, release_freed_memory
 from ampmm.nn import native
 from ampmm.physics.coulomb import BareCoulomb, ElectrostaticPotential, ReactionField
@@ -22,7 +23,7 @@ from ampmm.physics.evaluators import force_evaluator
 from ampmm.physics.forces import PairForces, no_forces
 from ampmm.types import Pairs
 
-MODES: Final = ("eager", "scripted", "native")
+MODES: Final = ("eager", "scripted", "native", "cuda-graph")
 WARM_UP: Final = 3  # rounds that are not counted
 
 
@@ -83,7 +84,7 @@ def measure_region(
         name: for the results.
         regions: the frames of a batch.
         model: eager, with PyTorch's operators.
-        modes: of `MODES`; "native" needs the library of native operators.
+        modes: of `MODES`; "native" needs the library of native operators, "cuda-graph" a GPU.
         cutoff, polarization_cutoff, coulomb_cutoff: Å; an infinite last one is bare Coulomb with all charges.
         device, dtype: where and in which precision.
         rounds: timed, after a few that warm up.
@@ -105,8 +106,9 @@ def measure_region(
     }
     for mode in modes:
         evaluator = _in_mode(mode, model, kernel, device)
-        calls[f"{mode} total"] = lambda evaluator=evaluator: evaluator(*arguments)
-        calls[f"{mode} graph"] = lambda evaluator=evaluator: evaluator(*empty)
+        for part, given in (("total", arguments), ("graph", empty)):
+            call = partial(evaluator, *given)
+            calls[f"{mode} {part}"] = capture(call)[0] if mode == "cuda-graph" else call
     times = _paired(calls, rounds, device, clock)
     rate, bandwidth = matrix_rate(device, dtype, clock), copy_bandwidth(device, clock)
     counts = operations(force_evaluator(model, kernel), arguments)
@@ -134,7 +136,9 @@ def _in_mode(mode: str, model: nn.Module, kernel: nn.Module, device: torch.devic
         if device.type != "cpu":
             raise InputError("modes: the native operators run on the CPU only; leave native out, or use --device cpu")
         return torch.jit.script(force_evaluator(native.use_native(copy.deepcopy(model)), kernel))
-    if mode == "scripted":
+    if mode == "cuda-graph" and device.type != "cuda":
+        raise InputError(f"modes: cuda-graph needs a GPU, got the device {device}; leave it out, or use --device cuda")
+    if mode in ("scripted", "cuda-graph"):
         return torch.jit.script(force_evaluator(model, kernel))
     if mode == "eager":
         return force_evaluator(model, kernel)

@@ -16,8 +16,8 @@ SWEEPS = {
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("regions", nargs=-1, metavar="[REGION]...")
 @click.option("--model", help="A shipped AMP model or .pt file; without it an untrained AMP(3), which costs the same.")
-@click.option("--mode", "modes", multiple=True, type=click.Choice(["eager", "scripted", "native"]),
-              help="Repeatable.  [default: eager, scripted, and native where it is built]")  # fmt: skip
+@click.option("--mode", "modes", multiple=True, type=click.Choice(["eager", "scripted", "native", "cuda-graph"]),
+              help="Repeatable.  [default: eager, scripted, and native where it is built; cuda-graph on a GPU]")  # fmt: skip
 @click.option("--sweep", type=click.Choice(list(SWEEPS)), help="Regions of growing size, with the exponent of the time.")
 @click.option("--polarization-cutoff", default=8.0, help="Å; with --model, the model's.")
 @click.option("--polarization-kind", type=click.Choice(["pairs", "fields"]), default="pairs", help="-D or -F.")
@@ -39,8 +39,8 @@ def command(
     process. "products alone" is the time that the matrix products counted in an evaluation would take at the rate
     of large ones, "their bytes alone" the time to move their operands and results at the rate of a large copy, both rates
     measured in the same process; "ratio" is the time over the first. Eager and scripted are the networks in PyTorch; Coulomb
-    sums and sums of pair forces are native in every mode where the library is built (AMPMM_NATIVE=0: in none). Whole MD
-    steps: `make benchmark`.
+    sums and sums of pair forces are native in every mode where the library is built (AMPMM_NATIVE=0: in none). cuda-graph is
+    scripted, replayed as a CUDA graph. Whole MD steps: `make benchmark`.
 
     \b
     Example:
@@ -69,7 +69,8 @@ def command(
     sizes = {f"{n} × {m}": (n, m) for n, m in SWEEPS[sweep]} if sweep else {
         text: parse_region(text) for text in regions or PAPER_REGIONS
     }  # fmt: skip
-    chosen = list(modes) or ["eager", "scripted", *(["native"] if native.available() and where.type == "cpu" else [])]
+    fastest = ["cuda-graph"] if where.type == "cuda" else ["native"] if native.available() else []
+    chosen = list(modes) or ["eager", "scripted", *fastest]
     network, cutoff, polarization_cutoff = _network(model, polarization_cutoff, polarization_kind)
     click.echo(_heading(where, dtype, cpu_time))
     measured = []

@@ -16,7 +16,7 @@ import openmm
 import torch
 from torch import nn
 
-from ampmm.embedding.computations import PotentialComputation
+from ampmm.embedding.computations import GraphComputation, PotentialComputation
 from ampmm.errors import BackendError, InputError
 from ampmm.export import use_simple_executor
 
@@ -33,13 +33,14 @@ class Backend(ABC):
         """Why the backend cannot run here and what to install; empty if it can."""
 
     @abstractmethod
-    def make_force(self, potential: nn.Module, periodic: bool) -> openmm.Force:
+    def make_force(self, potential: nn.Module, periodic: bool, cuda_graphs: bool = False) -> openmm.Force:
         """A force that calls the potential.
 
         Args:
             potential: scriptable, ``forward(positions, boxvectors=None) -> (energy, forces)`` over all particles of the
                 Context, in nm, kJ/mol and kJ/mol/nm.
             periodic: whether it needs the box vectors.
+            cuda_graphs: whether its calls are replayed as a CUDA graph; it has to be a `FixedShapePotential` then.
         """
 
 
@@ -63,9 +64,11 @@ class TorchForceBackend(Backend):
             )
         return ""
 
-    def make_force(self, potential: nn.Module, periodic: bool) -> openmm.Force:
+    def make_force(self, potential: nn.Module, periodic: bool, cuda_graphs: bool = False) -> openmm.Force:
         force = import_openmmtorch().TorchForce(_script(potential))
         force.setOutputsForces(True)
+        if cuda_graphs:
+            force.setProperty("useCUDAGraphs", "true")
         force.setUsesPeriodicBoundaryConditions(periodic)
         return force
 
@@ -80,8 +83,9 @@ class PythonForceBackend(Backend):
             return ""
         return f"OpenMM {openmm.version.short_version} has no PythonForce; install OpenMM 8.4 or newer"
 
-    def make_force(self, potential: nn.Module, periodic: bool) -> openmm.Force:
-        force = openmm.PythonForce(PotentialComputation(_script(potential), periodic))
+    def make_force(self, potential: nn.Module, periodic: bool, cuda_graphs: bool = False) -> openmm.Force:
+        computation = GraphComputation if cuda_graphs else PotentialComputation
+        force = openmm.PythonForce(computation(_script(potential), periodic))
         force.setUsesPeriodicBoundaryConditions(periodic)
         return force
 

@@ -2,7 +2,8 @@
 
 import io
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import openmm
@@ -10,7 +11,7 @@ import torch
 from openmm import unit
 
 from ampmm.errors import SimulationStopped
-from ampmm.export import Evaluator, load_scripted, use_simple_executor
+from ampmm.export import Evaluator, capture, load_scripted, use_simple_executor
 from ampmm.units import ANGSTROM_PER_NM
 
 
@@ -34,7 +35,11 @@ class PotentialComputation:
         if self.periodic:
             box = torch.from_numpy(_in_nm(state.getPeriodicBoxVectors(asNumpy=True))).to(device)  # (3, 3)
         with self.one_at_a_time, torch.enable_grad():  # also in a script that switched gradients off
-            energy, forces = self.module(positions, box)
+            return self.evaluate(positions, box)
+
+    def evaluate(self, positions: torch.Tensor, box: torch.Tensor | None) -> tuple[float, np.ndarray]:
+        """Positions (n, 3) and box (3, 3) in nm, on the module's device, to energy and forces."""
+        energy, forces = self.module(positions, box)
         return float(energy), forces.double().cpu().numpy()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -45,6 +50,55 @@ class PotentialComputation:
     def __setstate__(self, state: dict[str, Any]) -> None:
         use_simple_executor()
         self.__init__(load_scripted(state["archive"]), state["periodic"])
+
+
+class GraphComputation(PotentialComputation):
+    """The same by a CUDA graph.
+
+    Args:
+        module: a scripted `FixedShapePotential` on a GPU.
+        periodic: whether it gets box vectors.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, periodic: bool) -> None:
+        super().__init__(module, periodic)
+        self.captured: Captured | None = None
+
+    def evaluate(self, positions: torch.Tensor, box: torch.Tensor | None) -> tuple[float, np.ndarray]:
+        """As `PotentialComputation`. Where the arrays have become too short they are made anew, and the graph with them."""
+        if self.captured is not None:
+            result = self._replayed(self.captured, positions, box)
+            if np.isfinite(result[0]):
+                return result
+            for name in ("n_edges", "n_pairs", "n_polarization"):
+                setattr(self.module, name, 0)  # the next call finds it
+        inputs = positions.clone(), None if box is None else box.clone()
+        self.captured = Captured(*inputs, *capture(lambda: self.module(*inputs)))
+        result = self._replayed(self.captured, positions, box)
+        if np.isfinite(result[0]):
+            return result
+        self.captured = None
+        raise SimulationStopped(
+            "positions: a QM atom or MM charge is at NaN or infinity, that is, the simulation has blown up, or the box has "
+            "become narrower than twice a cutoff of the model; try a shorter time step, or a larger box"
+        )
+
+    def _replayed(self, captured: "Captured", positions: torch.Tensor, box: torch.Tensor | None) -> tuple[float, np.ndarray]:
+        captured.positions.copy_(positions)
+        if box is not None and captured.box is not None:
+            captured.box.copy_(box)
+        captured.replay()
+        energy, forces = captured.result
+        return float(energy), forces.double().cpu().numpy()
+
+
+class Captured(NamedTuple):
+    """A captured call of a potential: the tensors it reads, what calls it, the energy and forces it writes."""
+
+    positions: torch.Tensor  # (n, 3)
+    box: torch.Tensor | None  # (3, 3)
+    replay: Callable[[], None]
+    result: tuple[torch.Tensor, torch.Tensor]
 
 
 class EvaluatorComputation:

@@ -21,7 +21,7 @@ from ampmm.embedding.computations import EvaluatorComputation, make_evaluator_fo
 from ampmm.embedding.mm_forces import read_charges, refuse_qm_terms, strip_qm_terms
 from ampmm.embedding.regions import check_system_matches, select_qm_atoms
 from ampmm.errors import BackendError, EmbeddingError, InputError
-from ampmm.export import Evaluator, LoadedModel, Potential, checked_cutoff, load_model
+from ampmm.export import Evaluator, FixedShapePotential, LoadedModel, Potential, checked_cutoff, load_model
 from ampmm.geometry.cell import largest_cutoff
 from ampmm.memory import keep_freed_memory
 from ampmm.physics.coulomb import ELECTROSTATICS
@@ -44,6 +44,7 @@ class ForceOptions:
     skin: float  # Å
     walls: bool
     dtype: torch.dtype
+    cuda_graphs: bool
 
 
 def create_mixed_system(
@@ -60,6 +61,7 @@ def create_mixed_system(
     walls: bool = True,
     keep: Iterable[str] = (),
     dtype: torch.dtype = torch.float32,
+    cuda_graphs: bool = False,
 ) -> tuple[openmm.System, np.ndarray]:
     """A new System in which the model stands for the QM region and everything else is classical.
 
@@ -81,6 +83,8 @@ def create_mixed_system(
             harmonic wall (`ampmm.physics.walls`). Inside the bounds the walls are zero.
         keep: names of forces to leave as they are; see `strip_qm_terms`.
         dtype: `torch.float32` or `torch.float64`, the model's arithmetic.
+        cuda_graphs: replay the model's calls as a CUDA graph, for OpenMM's CUDA platform; arrays have fixed shapes then
+            (`ampmm.export.FixedShapePotential`). With ``backend="python"`` the model has to be loaded on the GPU.
 
     Returns:
         The new System, and the QM atoms' indices (N,), ascending.
@@ -88,7 +92,7 @@ def create_mixed_system(
     Raises:
         InputError, EmbeddingError, BackendError, ModelFileError: an argument does not fit the others; see the message.
     """
-    options = ForceOptions(backend, electrostatics, coulomb_cutoff, qm_charge, force_group, skin, walls, dtype)
+    options = ForceOptions(backend, electrostatics, coulomb_cutoff, qm_charge, force_group, skin, walls, dtype, cuda_graphs)
     qm = _selected(topology, mm_system, qm_atoms)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     _refuse_second_model(mm_system, keep)
@@ -111,6 +115,7 @@ def add_force(
     walls: bool = True,
     keep: Iterable[str] = (),
     dtype: torch.dtype = torch.float32,
+    cuda_graphs: bool = False,
 ) -> np.ndarray:
     """Add only the model's force to a System whose QM terms are already out (`strip_qm_terms`, or the user's own script).
 
@@ -125,7 +130,7 @@ def add_force(
         EmbeddingError: the System still counts QM energies or charges, which the force would count a second time.
         InputError, BackendError, ModelFileError: an argument does not fit the others; see the message.
     """
-    options = ForceOptions(backend, electrostatics, coulomb_cutoff, qm_charge, force_group, skin, walls, dtype)
+    options = ForceOptions(backend, electrostatics, coulomb_cutoff, qm_charge, force_group, skin, walls, dtype, cuda_graphs)
     qm = _selected(topology, system, qm_atoms)
     region = set(map(int, qm))
     kept = frozenset([keep] if isinstance(keep, str) else keep)
@@ -226,8 +231,11 @@ def _model_force(
             "the model's QM–QM cutoff": float(model.card.cutoffs["qm"]),
         }
         _check_cutoffs(system, cutoffs)
+    if options.cuda_graphs:
+        _check_graphs(model, options)
     keep_freed_memory()
-    potential = Potential(
+    kind = FixedShapePotential if options.cuda_graphs else Potential
+    potential = kind(
         model.module if options.dtype == torch.float32 else _converted(model.module, options.dtype),
         torch.as_tensor(numbers),
         torch.as_tensor(qm),
@@ -244,7 +252,20 @@ def _model_force(
         skin=float(options.skin),
         dtype=options.dtype,
     ).to(next(model.module.buffers()).device)
-    return get_backend(options.backend).make_force(potential, periodic)
+    return get_backend(options.backend).make_force(potential, periodic, options.cuda_graphs)
+
+
+def _check_graphs(model: LoadedModel, options: ForceOptions) -> None:
+    if not torch.cuda.is_available():
+        raise InputError(f"cuda_graphs: expected a GPU that torch {torch.__version__} can use, and it finds none; leave it out")
+    if model.card.hyperparameters.get("polarization_kind") == "fields":
+        raise InputError("cuda_graphs: fields (-F models) need arrays whose size depends on the positions; leave it out")
+    on_gpu = next(model.module.buffers()).device.type == "cuda"
+    if get_backend(options.backend).name == "python" and not on_gpu:
+        raise InputError(
+            f'cuda_graphs: expected a model on the GPU with backend="python", got one on the CPU; load it by '
+            f'ampmm.load_model({model.card.name!r}, device="cuda")'
+        )
 
 
 def _evaluator_force(
@@ -262,6 +283,8 @@ def _evaluator_force(
             "model: expected a shipped model's name, a .pt path, a LoadedModel or an object with evaluate(), "
             f"got {type(evaluator).__name__}"
         )
+    if options.cuda_graphs:
+        raise InputError("cuda_graphs: an evaluator is Python code, of which no graph can be made; leave it out")
     if isinstance(evaluator, LoadedModel):  # a Δ-model, which is evaluated together with its base
         numbers = evaluator.check_numbers(numbers)
         evaluator.check_base()

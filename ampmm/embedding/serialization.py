@@ -13,11 +13,15 @@ import openmm
 from ampmm.embedding.backends import BACKENDS, FORCE_NAME, import_openmmtorch
 from ampmm.embedding.shifted_reaction_field import MM_COULOMB_NAME, NativeReactionField
 from ampmm.errors import BackendError, InputError
-from ampmm.export import Potential, load_scripted, use_simple_executor
+from ampmm.export import FixedShapePotential, Potential, load_scripted, use_simple_executor
 
 _TORCH_FORCE = "TorchForce"
 # openmmtorch writes no names: they are known from what the module is.
-_NAMES = {Potential.__name__: FORCE_NAME, NativeReactionField.__name__: MM_COULOMB_NAME}
+_NAMES = {
+    Potential.__name__: FORCE_NAME,
+    FixedShapePotential.__name__: FORCE_NAME,
+    NativeReactionField.__name__: MM_COULOMB_NAME,
+}
 
 
 def serialize_system(system: openmm.System) -> str:

@@ -104,7 +104,6 @@ class Potential(nn.Module):
         edges = self.near_pairs(qm, qm, self.edge_centers, self.edge_neighbors, box, self.cutoff)
         pairs = self.near_pairs(qm, mm, self.pair_centers, self.pair_neighbors, box, self.reach)
         polarization = pairs_closer_than(pairs, self.polarization_cutoff)
-        dtype = self.charges.dtype
         long_range: Optional[Pairs] = None
         if self.long_range_cutoff > 0.0:
             far = self.near_pairs(qm, qm, self.far_centers, self.far_neighbors, box, self.long_range_cutoff)
@@ -114,6 +113,19 @@ class Potential(nn.Module):
                     "that their nearest images are ambiguous; use a larger box"
                 )
             long_range = far
+        return self._energy_and_forces(positions, own, box, edges, polarization, pairs, long_range)
+
+    def _energy_and_forces(
+        self,
+        positions: Tensor,
+        own: Tensor,
+        box: Optional[Tensor],
+        edges: Pairs,
+        polarization: Pairs,
+        pairs: Pairs,
+        long_range: Optional[Pairs],
+    ) -> Tuple[Tensor, Tensor]:
+        """What `forward` returns: from its positions, those of the QM atoms and MM charges in Å (N + M, 3), and the pairs."""
         with_gradients = torch.is_grad_enabled()
         torch.set_grad_enabled(True)  # also in a script that switched them off: LibTorch crashes without
         result = self.evaluator(
@@ -121,8 +133,9 @@ class Potential(nn.Module):
         )
         torch.set_grad_enabled(with_gradients)
         forces = torch.zeros_like(positions.detach())
-        walls = self.walls(qm, box)
-        own_forces = 10.0 * torch.cat([result.forces_qm + walls.forces.to(dtype), result.forces_mm])
+        walls = self.walls(own[: self.n_qm], box)
+        forces_mm = result.forces_mm[: own.shape[0] - self.n_qm]
+        own_forces = 10.0 * torch.cat([result.forces_qm + walls.forces.to(self.charges.dtype), forces_mm])
         forces = forces.index_add(0, self.indices, own_forces.to(forces.dtype))
         return result.energies.total[0].detach() + walls.energy, forces
 

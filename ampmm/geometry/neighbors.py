@@ -5,7 +5,7 @@ Distances are taken for a block of QM atoms at a time, of all other atoms or of 
 component in memory, so that sums over pairs run at full width.
 """
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -82,3 +82,31 @@ def _near_block(block: Tensor, others: Tensor, cutoff: float, box: Optional[Tens
         return everyone
     first = torch.zeros(others.shape[0], dtype=torch.long, device=block.device)
     return pairs_closer_than(pair_vectors(block, others, first, everyone, box), radius).neighbors
+
+
+def all_pairs(positions: Tensor, others: Tensor, box: Optional[Tensor]) -> Pairs:
+    """Every atom of `positions` (N, 3) with every one of `others` (M, 3), centers ascending."""
+    n, m = positions.shape[0], others.shape[0]
+    rows = torch.arange(n, device=positions.device).unsqueeze(1).expand(n, m).flatten()
+    columns = torch.arange(m, device=positions.device).repeat(n)
+    return pair_vectors(positions, others, rows, columns, box)
+
+
+def padded_pairs(pairs: Pairs, near: Tensor, capacity: int, filling: Pairs) -> Tuple[Pairs, Tensor]:
+    """The pairs that are `near` (n_pairs,), then `filling`'s one pair until they are `capacity` pairs; how many are near ().
+
+    The shapes depend on no values, and nothing waits for a GPU. Of more near pairs than `capacity` the last ones are missing.
+    """
+    n = near.shape[0]
+    rank = near.cumsum(0)
+    slots = torch.where(near & (rank <= capacity), rank - 1, capacity)  # the one behind the last takes what is not wanted
+    own = torch.arange(n, device=near.device)
+    chosen = torch.full([capacity + 1], n, device=near.device).scatter(0, slots, own)[:capacity]
+    return (
+        Pairs(
+            torch.cat([pairs.centers, filling.centers]).index_select(0, chosen),
+            torch.cat([pairs.neighbors, filling.neighbors]).index_select(0, chosen),
+            torch.cat([pairs.vectors.t(), filling.vectors.t()], dim=1).index_select(1, chosen).t(),
+        ),
+        near.sum(),
+    )

@@ -84,7 +84,7 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     check_atoms(files.restraints, topology.getNumAtoms())
     mm_system = _classical_system(structure, files, preset)
     if model is None:
-        model = named_model(config.model or files.model, files.name)
+        model = named_model(config.model or files.model, files.name, model_device(config))
     indices = np.asarray(select_qm_atoms(topology, config.qm_atoms or files.qm_atoms), dtype=np.int64)
     region = _region(config, files, topology, mm_system, indices, model)
     system = mm_system
@@ -99,6 +99,7 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
             coulomb_cutoff=region.options.get("coulomb_cutoff"),
             qm_charge=region.qm_charge,
             dtype=_dtype(config),
+            cuda_graphs=config.cuda_graphs,
         )
     if preset is not None:
         implementation = "auto" if config.platform.lower() in ("auto", "cpu") else "openmm"
@@ -116,8 +117,8 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     return Assembled(topology, system, positions, region, restraints, files.digest)
 
 
-def named_model(name: str, system: str) -> Any:
-    """A shipped model or one from a `.pt` file; None for "classical".
+def named_model(name: str, system: str, device: str = "cpu") -> Any:
+    """A shipped model or one from a `.pt` file, on a device; None for "classical".
 
     Raises:
         InputError: no name is given; `system` is what none ships for.
@@ -132,7 +133,14 @@ def named_model(name: str, system: str) -> Any:
             f"for {system}; give --model. AMP-BMS (docs/amp_bms.md) with --preset is for peptides and other organic molecules, "
             "`ampmm train` makes a model of your own, 'classical' is the force field alone"
         )
-    return load_model(name)
+    return load_model(name, device)
+
+
+def model_device(config: SimulationConfig) -> str:
+    """Where the model computes: on the GPU if OpenMM does, on its CUDA platform."""
+    platforms = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
+    on_gpu = config.platform.lower() in ("auto", "cuda") and "CUDA" in platforms and torch.cuda.is_available()
+    return "cuda" if on_gpu else "cpu"
 
 
 def model_digest(model: Any) -> str:

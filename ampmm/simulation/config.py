@@ -33,7 +33,8 @@ class SimulationConfig:
     model: a shipped model's name or a `.pt` file; "" takes the system's own; "classical" leaves the force field as it is.
     backend: "auto", "torchforce" or "python". electrostatics: "auto", or the same by name:
     "reaction-field" in a box, "bare" in a droplet.
-    platform: an OpenMM platform or "auto". precision: of the model, and of a CUDA or OpenCL platform.
+    platform: an OpenMM platform or "auto". precision: of the model, and of a CUDA or OpenCL platform. cuda_graphs: whether the
+    model's calls are replayed as a CUDA graph, on a GPU.
     ensemble: "NVT", "NPT" or "NVE". temperature: K. pressure: bar. friction: 1/ps. timestep: fs.
     steps: of the whole trajectory, from its start. report_interval and its multiple checkpoint_interval: steps.
     minimize: iterations at most, of the MM atoms around the QM region, 0 for none.
@@ -54,6 +55,7 @@ class SimulationConfig:
     electrostatics: str = "auto"
     platform: str = "auto"
     precision: str = "float32"
+    cuda_graphs: bool = False
     ensemble: str = "NVT"
     temperature: float = 300.0
     pressure: float = 1.0
@@ -101,6 +103,8 @@ class SimulationConfig:
                 raise InputError(
                     f"{name}: expected it with a model, got {getattr(self, name)!r} with {CLASSICAL}; leave it out"
                 )
+        if self.model == CLASSICAL and self.cuda_graphs:
+            raise InputError(f"cuda_graphs: expected it with a model, got it with {CLASSICAL}; leave it out")
         if self.padding != SimulationConfig.padding and Path(self.system).suffix.lower() not in STRUCTURE_SUFFIXES:
             raise InputError(
                 f"padding: expected it with a PDB or mmCIF file to solvate, got {self.padding:g} Å with {self.system}, which "
@@ -180,6 +184,8 @@ def _typed(name: str, value: Any, kind: Any, source: str) -> Any:
     """`value` as `kind`, without silent conversions: no bool for a number, no 2.5 for an int."""
     if kind is str and isinstance(value, (str, Path)):
         return str(value)
+    if kind is bool and isinstance(value, bool):
+        return value
     if kind in (int, float) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -189,7 +195,7 @@ def _typed(name: str, value: Any, kind: Any, source: str) -> Any:
                 return int(number)
         except (TypeError, ValueError, OverflowError):
             pass
-    wanted = {str: "text", int: "a whole number", float: "a number"}[kind]
+    wanted = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}[kind]
     raise InputError(f"{source}: {name}: expected {wanted}, got {value!r}")
 
 

@@ -23,6 +23,7 @@ from ampmm.simulation.assemble import (
     draw_velocities,
     evaluate_region,
     make_simulation,
+    model_device,
     model_digest,
     named_model,
 )
@@ -87,7 +88,7 @@ def start(config: SimulationConfig, model: Any = None, progress: bool = True) ->
     folder = config.folder
     restart.refuse_overwrite(folder)
     if model is None and is_structure_file(config.system):
-        model = named_model(config.model, Path(config.system).name)  # before the work of solvating
+        model = named_model(config.model, Path(config.system).name, model_device(config))  # before the work of solvating
     with ExitStack() as held:
         claim = functools.cache(lambda: _claim(folder, held))  # once, as soon as something is written there
         config = solvate_if_needed(config, claim)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ampmm.errors import InputError
-from ampmm.simulation.assemble import assemble
+from ampmm.simulation.assemble import assemble, model_device
 from ampmm.simulation.config import SimulationConfig, config_from, read_settings, write_config
 from ampmm.simulation.system_files import find_system, known_systems, read_system
 
@@ -23,6 +23,8 @@ def test_unknown_name_is_refused_with_the_nearest_and_the_known():
         ({"steps": 0}, "steps: expected a positive number, got 0"),
         ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
         ({"steps": True}, "steps: expected a whole number, got True"),
+        ({"cuda_graphs": 1}, "cuda_graphs: expected true or false, got 1"),
+        ({"cuda_graphs": True, "model": "classical"}, "cuda_graphs: expected it with a model, got it with classical"),
         ({"temperature": "warm"}, "temperature: expected a number, got 'warm'"),
         ({"temperature": float("nan")}, "temperature: expected a number, got nan"),
         ({"timestep": -0.5}, "timestep: expected a positive number, got -0.5"),
@@ -51,6 +53,25 @@ def test_unknown_name_is_refused_with_the_nearest_and_the_known():
 def test_bad_values(settings, message):
     with pytest.raises(InputError, match=message):
         config_from(settings)
+
+
+def test_the_model_is_loaded_where_openmm_computes(monkeypatch):
+    """On the GPU if OpenMM's CUDA platform is there and asked for, or may be chosen."""
+
+    class Platform:
+        def __init__(self, name: str) -> None:
+            self.getName = lambda: name
+
+    def devices(*platforms: str) -> list[str]:
+        monkeypatch.setattr("openmm.Platform.getNumPlatforms", lambda: len(platforms))
+        monkeypatch.setattr("openmm.Platform.getPlatform", lambda index: Platform(platforms[index]))
+        return [model_device(config_from({"platform": platform})) for platform in ("auto", "CUDA", "CPU")]
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert devices("Reference", "CPU", "CUDA") == ["cuda", "cuda", "cpu"]
+    assert devices("Reference", "CPU") == ["cpu"] * 3
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert devices("Reference", "CPU", "CUDA") == ["cpu"] * 3
 
 
 @pytest.mark.parametrize(("report", "checkpoint"), [(20, 200), (30, 210), (500, 500)])
