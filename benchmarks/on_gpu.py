@@ -52,7 +52,11 @@ def main() -> None:
             continue
         began = time.monotonic()
         done = subprocess.run(
-            [sys.executable, *shlex.split(COMMANDS[name])], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            [sys.executable, *shlex.split(COMMANDS[name])],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
         file = target if done.returncode == 0 else target.with_suffix(".failed")
         file.write_bytes(f"python {COMMANDS[name]}\n\n".encode() + done.stdout)

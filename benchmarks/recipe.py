@@ -4,9 +4,10 @@
     python benchmarks/recipe.py uracil_gfn2.h5 -o runs/recipe --samples 20000 --only reference batch-8 --seeds 0 1
 
 Every run sees the same number of frames (`--samples`, counted as often as they are visited) of the same split, with the
-schedule run to its end. A run that was stopped goes on where it was, one that is done is not repeated, so that
-the same command with more variants or seeds adds rows. The errors are those of the log's last row: mean absolute, on
-the validation frames that the configuration checks.
+schedule run to its end. It begins with the weights of the configuration's `start_from`, if there is one; `--set extra_data=[]`
+leaves out further files, which are not read here. A run that was stopped goes on where it was, one that is done is not
+repeated, so that the same command with more variants or seeds adds rows. The errors are those of the log's last row: mean
+absolute, on the validation frames that the configuration checks.
 """
 
 import argparse
@@ -127,6 +128,8 @@ def run(config, frames, folder: Path, device: str) -> list[float]:
     if trainer.checkpoint_path.exists():
         trainer.resume()
     else:
+        if config.start_from:
+            trainer.start_from(config.start_from)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")  # for `ampmm export`
         trainer.save()

@@ -45,6 +45,7 @@ class Measurement(NamedTuple):
     lists: float  # pair lists from positions, once
     gigaflop: float  # of the matrix products of energy and forces
     gigabytes: float  # that those products read and write, were nothing to stay in a cache
+    launches: int  # operations on tensors, other than views, in an eager evaluation: a GPU has to be told each of them
     rate: float  # GFLOP/s of a large matrix product in the same process
     bandwidth: float  # GB/s of a copy larger than the caches in the same process
     peak_megabytes: float | None  # of memory during the calls; None where it cannot be measured
@@ -122,7 +123,7 @@ def measure_region(
             Measurement(
                 name, mode, len(regions[0].numbers), len(regions[0].positions_mm), len(regions), edges, near, every,
                 **{part: statistics.median(values) for part, values in middle.items()},
-                gigaflop=counts.gigaflop, gigabytes=counts.gigabytes, rate=rate, bandwidth=bandwidth,
+                **counts._asdict(), rate=rate, bandwidth=bandwidth,
                 peak_megabytes=peak_memory(calls[f"{mode} total"], device),
             )
         )  # fmt: skip
@@ -184,29 +185,33 @@ def _wait(device: torch.device) -> None:
 
 
 class Operations(NamedTuple):
-    """Of the matrix products of one evaluation."""
+    """Of one evaluation."""
 
-    gigaflop: float
-    gigabytes: float  # operands and results
+    gigaflop: float  # of its matrix products
+    gigabytes: float  # their operands and results
+    launches: int  # operations on tensors, other than views
 
 
 def operations(evaluator: nn.Module, arguments: Arguments) -> Operations:
-    """What the matrix products of one evaluation compute and move, counted as PyTorch carries them out."""
-    with _Products() as products:
+    """What one evaluation does, counted as PyTorch carries it out."""
+    with _Operations() as counted:
         evaluator(*arguments)
-    return Operations(1e-9 * products.operations, 1e-9 * products.bytes)
+    return Operations(1e-9 * counted.operations, 1e-9 * counted.bytes, counted.launches)
 
 
-class _Products(TorchDispatchMode):
+class _Operations(TorchDispatchMode):
     """Adds up the operations of what runs within; FlopCounterMode cannot follow gradients taken inside a module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations = 0
+        self.operations = 0  # of products
         self.bytes = 0
+        self.launches = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = function(*args, **(kwargs or {}))
+        if not function.is_view and not function.name().startswith(("aten::empty", "aten::_unsafe_view")):
+            self.launches += 1
         count = flop_registry.get(function._overloadpacket)
         if count is not None:
             self.operations += count(*args, **(kwargs or {}), out_val=out)

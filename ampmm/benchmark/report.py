@@ -18,6 +18,7 @@ _COLUMNS: dict[str, Callable[[Measurement], str]] = {
     "polarization": lambda m: _number(m.polarization / m.frames),
     "Coulomb": lambda m: _number(m.coulomb / m.frames),
     "lists": lambda m: _number(m.lists),
+    "launches": lambda m: f"{m.launches:,}",
     "GFLOP": lambda m: _number(m.gigaflop / m.frames),
     "products alone": lambda m: _number(m.floor / m.frames),
     "their bytes alone": lambda m: _number(m.traffic / m.frames),

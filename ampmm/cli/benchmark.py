@@ -38,7 +38,8 @@ def command(
     REGION is uracil, ra or sam (the paper's sizes), or QM atoms and MM charges as in 50x2400. All modes take turns in one
     process. "products alone" is the time that the matrix products counted in an evaluation would take at the rate
     of large ones, "their bytes alone" the time to move their operands and results at the rate of a large copy, both rates
-    measured in the same process; "ratio" is the time over the first. Eager and scripted are the networks in PyTorch; Coulomb
+    measured in the same process; "ratio" is the time over the first. "launches" are the operations on tensors of one eager
+    call, each of which a GPU has to be told. Eager and scripted are the networks in PyTorch; Coulomb
     sums and sums of pair forces are native in every mode where the library is built (AMPMM_NATIVE=0: in none). cuda-graph is
     scripted, replayed as a CUDA graph. Whole MD steps: `make benchmark`.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.nn.activation import silu
-from ampmm.nn.multipoles import Multipoles, packed_size, packed_tensors
+from ampmm.nn.multipoles import Multipoles, PackedTensors, packed_size
 from ampmm.nn.packed_rows import CartesianRows, PackedRows
 from ampmm.nn.radial import RadialBasis, radial_rows
 from ampmm.nn.scatter import scatter_sum
@@ -21,7 +21,7 @@ class PairGeometry(nn.Module):
     def __init__(self, n_radial: int, cutoff: float, envelope_exponent: int, order: int) -> None:
         super().__init__()
         self.radial = RadialBasis(n_radial, cutoff, envelope_exponent)
-        self.order = order
+        self.tensors = PackedTensors(order)
 
     def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """(n, 3) Å to r̂ (n, 3), packed R^0..R^K (n, (K+1)²), radial functions (n, n_radial) and envelope (n,)."""
@@ -29,7 +29,7 @@ class PairGeometry(nn.Module):
         distances = (by_component * by_component).sum(dim=0).sqrt()
         unit = vectors / distances.unsqueeze(-1)
         radial, envelope = self.radial(distances)
-        return unit, packed_tensors(unit, self.order), radial, envelope
+        return unit, self.tensors(unit), radial, envelope
 
 
 class AnisotropicFeatures(nn.Module):
@@ -55,9 +55,7 @@ class AnisotropicFeatures(nn.Module):
         The radial weights are by_center[i] + by_neighbor[j] + radial @ matrix.T: (N, n_weights) twice, (n_weights, n_radial).
         """
         tensors = self.multipoles.cartesian(multipoles)
-        left = [tensor[centers] for tensor in tensors]
-        right = [tensor[neighbors] for tensor in tensors]
-        scalars = self.multipoles.interactions(left, right, unit)  # (n, n_scalars)
+        scalars = self.multipoles.interactions(tensors[centers], tensors[neighbors], unit)  # (n, n_scalars)
         weights = torch.addmm(by_center[centers] + by_neighbor[neighbors], radial, matrix.t())
         return (weights.unsqueeze(-1) * scalars.unsqueeze(1)).flatten(1)  # every weight times every scalar
 

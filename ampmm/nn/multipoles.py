@@ -32,9 +32,13 @@ _OCTUPOLE = (
 )
 
 
-def _symmetric(polynomial: dict[tuple[int, ...], float]) -> Tensor:
+# The same for the lower orders, and the squares of the numbers that make all coefficients of a component whole.
+_POLYNOMIALS = (({(): 1.0},), ({(0,): 1.0}, {(1,): 1.0}, {(2,): 1.0}), _QUADRUPOLE, _OCTUPOLE)
+_SQUARED_NORMS = (1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 6.0, 4.0, 6.0, 60.0, 10.0, 60.0, 6.0, 4.0)
+
+
+def _symmetric(polynomial: dict[tuple[int, ...], float], rank: int) -> Tensor:
     """The symmetric tensor T with T·r·r… equal to the polynomial."""
-    rank = len(next(iter(polynomial)))
     tensor = torch.zeros((3,) * rank, dtype=torch.float64)
     for indices, coefficient in polynomial.items():
         places = set(permutations(indices))
@@ -45,12 +49,7 @@ def _symmetric(polynomial: dict[tuple[int, ...], float]) -> Tensor:
 
 def basis_tensors(order: int) -> Tensor:
     """The orthonormal basis of traceless symmetric tensors of one order, flattened: (2·order+1, 3^order) float64."""
-    if order == 0:
-        return torch.ones(1, 1, dtype=torch.float64)
-    if order == 1:
-        return torch.eye(3, dtype=torch.float64)
-    polynomials = _QUADRUPOLE if order == 2 else _OCTUPOLE
-    return torch.stack([_symmetric(polynomial).flatten() for polynomial in polynomials])
+    return torch.stack([_symmetric(polynomial, order).flatten() for polynomial in _POLYNOMIALS[order]])
 
 
 def contraction_table(order: int) -> Tensor:
@@ -70,32 +69,6 @@ def packed_size(order: int) -> int:
     return (order + 1) ** 2
 
 
-def packed_tensors(unit: Tensor, order: int) -> Tensor:
-    """R^0..R^order of unit vectors (n, 3), packed one after another: (n, (order+1)²)."""
-    x, y, z = unit.unbind(-1)
-    parts = [torch.ones_like(x)]
-    if order >= 1:
-        parts += [x, y, z]
-    if order >= 2:
-        s2 = 2.0**0.5
-        s6 = 6.0**0.5
-        xx_yy = x * x - y * y
-        parts += [s2 * x * y, s2 * x * z, s2 * y * z, xx_yy / s2, (3.0 * z * z - 1.0) / s6]
-        if order >= 3:
-            zz5 = 5.0 * z * z
-            s15 = 0.15**0.5
-            parts += [
-                0.5 * y * (3.0 * x * x - y * y),
-                s6 * x * y * z,
-                s15 * y * (zz5 - 1.0),
-                0.1**0.5 * z * (zz5 - 3.0),
-                s15 * x * (zz5 - 1.0),
-                1.5**0.5 * z * xx_yy,
-                0.5 * x * (x * x - 3.0 * y * y),
-            ]
-    return torch.stack(parts, dim=-1)
-
-
 def quadrupole_tensors(packed: Tensor) -> Tensor:
     """Packed quadrupoles (..., 5) as Cartesian tensors (..., 3, 3)."""
     s2, s6 = 0.5**0.5, 6.0**-0.5
@@ -103,6 +76,39 @@ def quadrupole_tensors(packed: Tensor) -> Tensor:
     axial = s6 * packed[..., 4]
     rows = [difference - axial, xy, xz, xy, -difference - axial, yz, xz, yz, 2.0 * axial]
     return torch.stack(rows, dim=-1).reshape(list(packed.shape[:-1]) + [3, 3])
+
+
+class PackedTensors(nn.Module):
+    """R^0..R^order of unit vectors, by one matrix product in the place of fifty small operations, each a launch on a GPU.
+
+    The buffers hold integers alone, which no change of precision rounds: polynomials without their factors, and the squared
+    norms that give those.
+    """
+
+    def __init__(self, order: int) -> None:
+        super().__init__()
+        self.order = order
+        # Rows are the products of `order` (at least one) factors that each are 1, x, y or z.
+        n_factors = max(order, 1)
+        polynomials = torch.zeros((4,) * n_factors + (packed_size(order),), dtype=torch.float64)
+        column = 0
+        for k in range(order + 1):
+            for polynomial in _POLYNOMIALS[k]:
+                for indices, coefficient in polynomial.items():
+                    place = (0,) * (n_factors - k) + tuple(index + 1 for index in indices)
+                    polynomials[(*place, column)] = coefficient * _SQUARED_NORMS[column] ** 0.5
+                column += 1
+        integers = torch.round(polynomials).reshape(4**n_factors, column)
+        self.register_buffer("polynomials", integers.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("squared_norms", torch.tensor(_SQUARED_NORMS[:column]), persistent=False)
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Unit vectors (n, 3) to the tensors, packed one after another: (n, (order+1)²)."""
+        factors = torch.nn.functional.pad(unit, [1, 0], value=1.0)
+        products = factors
+        for _ in range(self.order - 1):
+            products = (products.unsqueeze(2) * factors.unsqueeze(1)).flatten(1)
+        return products @ (self.polynomials.to(unit.dtype) * self.squared_norms.to(unit.dtype).rsqrt())
 
 
 class Multipoles(nn.Module):
@@ -116,9 +122,8 @@ class Multipoles(nn.Module):
         summation = torch.zeros(packed_size(order), order + 1)
         summation[torch.arange(len(orders)), torch.tensor(orders)] = 1.0
         self.register_buffer("sum_within_order", summation, persistent=False)
-        for k in range(MAX_ORDER + 1):
-            tensors = basis_tensors(k) if k <= order else torch.zeros(0, 0)
-            self.register_buffer(f"basis_{k}", tensors.to(torch.get_default_dtype()), persistent=False)
+        basis = torch.block_diag(*(basis_tensors(k) for k in range(order + 1)))
+        self.register_buffer("basis", basis.to(torch.get_default_dtype()), persistent=False)
 
     def weighted(self, coefficients: Tensor, tensors: Tensor) -> Tensor:
         """c^k R^k: (n, K+1) and (n, (K+1)²) to (n, (K+1)²)."""
@@ -133,47 +138,32 @@ class Multipoles(nn.Module):
         # sqrt(|M|² + ε²) - ε with ε = 1e-4
         return torch.sqrt(self.dot(multipoles, multipoles) + 1.0e-8) - 1.0e-4
 
-    def cartesian(self, multipoles: Tensor) -> list[Tensor]:
-        """The Cartesian tensors, one per order: [(n,), (n, 3), (n, 3, 3), (n, 3, 3, 3)][:K+1]."""
-        n = multipoles.shape[0]
-        out = [multipoles[:, 0]]
-        if self.order >= 1:
-            out.append(multipoles[:, 1:4])
-        if self.order >= 2:
-            out.append((multipoles[:, 4:9] @ self.basis_2).reshape(n, 3, 3))
-        if self.order >= 3:
-            out.append((multipoles[:, 9:16] @ self.basis_3).reshape(n, 3, 3, 3))
-        return out
+    def cartesian(self, multipoles: Tensor) -> Tensor:
+        """The Cartesian tensors, each flattened, one order after another: (n, (K+1)²) to (n, 1 | 4 | 13 | 40)."""
+        return multipoles @ self.basis
 
-    def interactions(self, left: list[Tensor], right: list[Tensor], unit: Tensor) -> Tensor:
-        """The coefficients of Eq. 6 for pairs of Cartesian multipoles and their unit vectors (n, 3).
+    def interactions(self, left: Tensor, right: Tensor, unit: Tensor) -> Tensor:
+        """The coefficients of Eq. 6 for pairs of `cartesian` multipoles and their unit vectors (n, 3).
 
         For every contraction count d_c = 0..K, all pairs of orders (l_i, l_j ≥ d_c): (n, 1 | 5 | 14 | 30).
         """
-        left_by_rank = self._contracted(left, unit)
-        right_by_rank = self._contracted(right, unit)
-        scalars = []
-        for rank in range(self.order + 1):
-            products = left_by_rank[rank] @ right_by_rank[rank].transpose(1, 2)  # (n, K+1-rank, K+1-rank)
-            scalars.append(products.flatten(1))
-        return torch.cat(scalars, dim=1)
-
-    def _contracted(self, multipoles: list[Tensor], unit: Tensor) -> list[Tensor]:
-        """For each remaining rank d_c, every M^l (l ≥ d_c) contracted l - d_c times with r̂: (n, K+1-d_c, 3^d_c)."""
         n = unit.shape[0]
-        column = unit.unsqueeze(-1)  # (n, 3, 1)
-        rows: list[list[Tensor]] = [[] for _ in range(self.order + 1)]
-        n_components = 1  # 3^order; written out since -1 is ambiguous when there are no pairs
-        for order in range(self.order + 1):
-            tensor = multipoles[order].reshape(n, n_components)
-            rows[order].append(tensor)
-            n_left = n_components
-            for step in range(order):
-                n_left = n_left // 3
-                tensor = (tensor.reshape(n, n_left, 3) @ column).squeeze(-1)
-                rows[order - 1 - step].append(tensor)
-            n_components *= 3
-        return [torch.stack(row, dim=1) for row in rows]
+        column = unit.repeat(2, 1).unsqueeze(-1)  # (2n, 3, 1)
+        # With r̂ contracted orders 1..K become orders 0..K-1, and so on.
+        levels = [torch.cat([left, right])]
+        for _ in range(self.order):
+            tensors = levels[-1][:, 1:]
+            levels.append((tensors.reshape(2 * n, tensors.shape[1] // 3, 3) @ column).squeeze(-1))
+        scalars = []
+        start, size = 0, 1
+        for rank in range(self.order + 1):
+            # Every M^l, l ≥ rank, contracted l - rank times with r̂: (2n, K+1-rank, 3^rank).
+            n_tensors = self.order + 1 - rank
+            tensors = torch.cat([level[:, start : start + size] for level in levels[:n_tensors]], dim=1)
+            tensors = tensors.reshape(2 * n, n_tensors, size)
+            scalars.append((tensors[:n] @ tensors[n:].transpose(1, 2)).flatten(1))
+            start, size = start + size, 3 * size
+        return torch.cat(scalars, dim=1)
 
 
 def n_interactions(order: int) -> int:

@@ -162,7 +162,7 @@ class NativePairGeometry(nn.Module):
         self.cutoff = twin.radial.cutoff
         self.envelope_exponent = twin.radial.envelope_exponent
         self.n_radial = twin.radial.frequencies.shape[0]
-        self.order = twin.order
+        self.order = twin.tensors.order
         self.rounded, self.exact = _has_known_frequencies(twin)
 
     def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -64,8 +64,9 @@ def test_operations_of_the_polarization_are_those_of_its_layers():
     pairs, width, features, order = len(arguments.polarization.centers), 16, 8 * 4 + 6, 3
     layers = features * width + width * width + width * order
     radial_weights, contractions = 6 * 8, (order + 1) ** 2 * (order + 1)
+    tensors = 4**order * (order + 1) ** 2
     # Forward and, by the inputs, backward: four operations a weight.
-    assert 1e9 * found == pytest.approx(4 * pairs * (layers + radial_weights + contractions), rel=0.01)
+    assert 1e9 * found == pytest.approx(4 * pairs * (layers + radial_weights + contractions + tensors), rel=0.01)
 
 
 def test_a_product_reads_its_operands_and_writes_its_result():
@@ -76,6 +77,22 @@ def test_a_product_reads_its_operands_and_writes_its_result():
     found = operations(Product(), (torch.ones(30, 20), torch.ones(20, 10)))
     assert 1e9 * found.gigaflop == pytest.approx(2 * 30 * 20 * 10)
     assert 1e9 * found.gigabytes == pytest.approx(4 * (30 * 20 + 20 * 10 + 30 * 10))
+    assert found.launches == 2
+
+
+def test_views_are_no_launches():
+    class Views(torch.nn.Module):
+        def forward(self, a):
+            return torch.exp(a[:2].unsqueeze(0)).reshape(-1)
+
+    assert operations(Views(), (torch.ones(30, 20),)).launches == 1
+
+
+def test_a_cuda_graph_needs_a_gpu():
+    with pytest.raises(InputError, match="cuda-graph needs a GPU, got the device cpu"):
+        measure_region(
+            "small", [random_region(4, 9, 0)], small_model(), ["cuda-graph"], cutoff=CUTOFF, polarization_cutoff=NEAR
+        )
 
 
 def test_parts_add_up_and_modes_agree_on_what_they_count():
@@ -89,7 +106,7 @@ def test_parts_add_up_and_modes_agree_on_what_they_count():
         assert each.total > 0.0 and each.graph > 0.0 and each.coulomb > 0.0 and each.lists > 0.0
         assert each.floor == pytest.approx(1e3 * each.gigaflop / each.rate)
         assert each.traffic == pytest.approx(1e3 * each.gigabytes / each.bandwidth) and each.bandwidth > 0.0
-        assert each.gigaflop == found[0].gigaflop
+        assert each.gigaflop == found[0].gigaflop and each.launches == found[0].launches > 100
     assert table(found).count("\n") == 1 + len(modes)
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ampmm.nn.multipoles import Multipoles, n_interactions, packed_size, packed_tensors
+from ampmm.nn.multipoles import Multipoles, PackedTensors, n_interactions, packed_size
 
 DELTA = torch.eye(3, dtype=torch.float64)
 
@@ -18,6 +18,17 @@ def unit_vectors(n: int = 20) -> torch.Tensor:
 
 def random_multipoles(n: int, order: int, seed: int) -> torch.Tensor:
     return torch.randn(n, packed_size(order), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def packed_tensors(unit: torch.Tensor, order: int) -> torch.Tensor:
+    return PackedTensors(order).double()(unit)
+
+
+def by_order(rows: torch.Tensor) -> list[torch.Tensor]:
+    """Cartesian tensors in their shapes: (n,), (n, 3), (n, 3, 3), (n, 3, 3, 3) of flattened ones."""
+    n_orders = {1: 1, 4: 2, 13: 3, 40: 4}[rows.shape[1]]
+    parts = rows.split([3**k for k in range(n_orders)], dim=1)
+    return [part.reshape([len(rows)] + [3] * k) for k, part in enumerate(parts)]
 
 
 def formulas(r: torch.Tensor) -> list[torch.Tensor]:
@@ -32,15 +43,28 @@ def formulas(r: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 def test_tensors_are_the_traceless_cartesian_ones(order):
     unit = unit_vectors()
-    tensors = Multipoles(order).double().cartesian(packed_tensors(unit, order))
+    tensors = by_order(Multipoles(order).double().cartesian(packed_tensors(unit, order)))
     assert len(tensors) == order + 1
     for got, expected in zip(tensors, formulas(unit), strict=False):
         torch.testing.assert_close(got, expected, rtol=0, atol=2e-7 if order > 1 else 0)
 
 
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_tensors_are_exact_whatever_precision_the_module_went_through(order):
+    unit = unit_vectors()
+    through = PackedTensors(order).float().double()(unit)
+    torch.testing.assert_close(through, PackedTensors(order).double()(unit), rtol=0, atol=0)
+    exact = torch.stack([torch.ones(20), *unit.unbind(1)], dim=1)[:, : packed_size(order)]
+    torch.testing.assert_close(through[:, :4], exact.double(), rtol=0, atol=0)
+    for k in range(order + 1):
+        own = through[:, packed_size(k - 1) : packed_size(k)]
+        expected = math.factorial(k) / math.prod(range(2 * k - 1, 0, -2))
+        torch.testing.assert_close(own.square().sum(1), torch.full((20,), expected, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("order", [2, 3])
 def test_any_packed_form_is_traceless_and_symmetric(order):
-    tensor = Multipoles(order).double().cartesian(random_multipoles(5, order, 1))[order]
+    tensor = by_order(Multipoles(order).double().cartesian(random_multipoles(5, order, 1)))[order]
     for axes in itertools.permutations(range(1, order + 1)):
         torch.testing.assert_close(tensor, tensor.permute(0, *axes))
     assert torch.einsum("naa...->n...", tensor).abs().max() < 1e-6
@@ -50,10 +74,11 @@ def test_any_packed_form_is_traceless_and_symmetric(order):
 def test_contractions_and_norms_are_those_of_the_cartesian_tensors(order):
     operations = Multipoles(order).double()
     left, right = random_multipoles(6, order, 2), random_multipoles(6, order, 3)
-    pairs = zip(operations.cartesian(left), operations.cartesian(right), strict=True)
+    tensors, others = by_order(operations.cartesian(left)), by_order(operations.cartesian(right))
+    pairs = zip(tensors, others, strict=True)
     expected = torch.stack([(a * b).flatten(1).sum(1) if a.dim() > 1 else a * b for a, b in pairs], dim=1)
     torch.testing.assert_close(operations.dot(left, right), expected, rtol=1e-6, atol=1e-6)
-    frobenius = torch.stack([t.flatten(1).norm(dim=1) if t.dim() > 1 else t.abs() for t in operations.cartesian(left)], dim=1)
+    frobenius = torch.stack([t.flatten(1).norm(dim=1) if t.dim() > 1 else t.abs() for t in tensors], dim=1)
     torch.testing.assert_close(operations.norms(left), frobenius, rtol=0, atol=1.1e-4)  # √(|M|² + ε²) - ε, ε = 1e-4
 
 
@@ -96,22 +121,24 @@ def test_interactions_are_all_scalars_of_eq_6(order, count):
     wanted = [(i, j, d) for d in range(order + 1) for i in range(d, order + 1) for j in range(d, order + 1)]
     for column, counts in enumerate(wanted):
         torch.testing.assert_close(
-            scalars[:, column], by_einsum(left[counts[0]], right[counts[1]], unit, counts), msg=str(counts)
+            scalars[:, column], by_einsum(by_order(left)[counts[0]], by_order(right)[counts[1]], unit, counts), msg=str(counts)
         )
 
 
 def test_interactions_are_invariant_under_rotation_of_everything():
     operations, unit = Multipoles(3).double(), unit_vectors(6)
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(7)))
-    tensors = operations.cartesian(random_multipoles(6, 3, 8))
+    rows = operations.cartesian(random_multipoles(6, 3, 8))
+    tensors = by_order(rows)
     turned = [
         tensors[0],
         torch.einsum("xa,na->nx", rotation, tensors[1]),
         torch.einsum("xa,yb,nab->nxy", rotation, rotation, tensors[2]),
         torch.einsum("xa,yb,zc,nabc->nxyz", rotation, rotation, rotation, tensors[3]),
     ]
-    before = operations.interactions(tensors, tensors, unit)
-    torch.testing.assert_close(operations.interactions(turned, turned, unit @ rotation.T), before)
+    before = operations.interactions(rows, rows, unit)
+    turned_rows = torch.cat([tensor.reshape(6, -1) for tensor in turned], dim=1)
+    torch.testing.assert_close(operations.interactions(turned_rows, turned_rows, unit @ rotation.T), before)
     assert before.abs().mean() > 0.1
 
 

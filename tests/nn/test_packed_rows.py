@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ampmm.nn.multipoles import packed_tensors, quadrupole_tensors
+from ampmm.nn.multipoles import PackedTensors, quadrupole_tensors
 from ampmm.nn.packed_rows import CartesianRows, PackedRows
 
 
@@ -11,7 +11,7 @@ from ampmm.nn.packed_rows import CartesianRows, PackedRows
 def test_rows_are_the_packed_tensors_whatever_precision_the_module_went_through(through):
     unit = torch.nn.functional.normalize(torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
     rows = PackedRows().to(through).double()(unit.t().contiguous())
-    torch.testing.assert_close(rows.t(), packed_tensors(unit, 2)[:, 4:], rtol=0, atol=1e-14)
+    torch.testing.assert_close(rows.t(), PackedTensors(2).double()(unit)[:, 4:], rtol=0, atol=1e-14)
 
 
 def test_cartesian_rows_are_dipoles_and_tensors():
