@@ -64,6 +64,17 @@ def test_arrays_that_have_become_too_short_are_made_anew(pretended, droplet, mod
     assert len(pretended) == 2
 
 
+def test_the_python_force_keeps_it_through_xml(pretended, box, model):
+    """A copy captures a graph of its own."""
+    system = mixed(box, model, backend="python", cuda_graphs=True)
+    copied = openmm.XmlSerializer.clone(system)
+    for each in (system, copied):
+        assert energy(context(each, box.positions), {ML_GROUP}) == pytest.approx(
+            energy(context(mixed(box, model), box.positions), {ML_GROUP}), abs=1e-3
+        )
+    assert len(pretended) == 2
+
+
 def test_what_cannot_be_computed_is_named_and_the_next_call_works(pretended, box, model):
     here = context(mixed(box, model, backend="python", cuda_graphs=True), box.positions)
     before = energy(here, {ML_GROUP})
