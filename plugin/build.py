@@ -6,7 +6,9 @@ on the PATH or beside the interpreter, where pip puts it.
 
 import argparse
 import os
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +25,11 @@ def main() -> int:
     """Build unless the library is there; the exit status says whether it is afterwards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--force", action="store_true", help="build again")
+    parser.add_argument(
+        "--emulate-gpu",
+        action="store_true",
+        help="for tests: the GPU's kernels run on the CPU, slowly; $AMPMM_NATIVE_DIR has to name a folder of their own",
+    )
     given = parser.parse_args()
     target = native.cache_folder() / native.library_name(native.SOURCES)
     if target.exists() and not given.force:
@@ -35,7 +42,7 @@ def main() -> int:
         print(f"native operators: not built, {missing}; ampmm runs without them", file=sys.stderr)
         return 1
     try:
-        build(target)
+        build(target, emulate_gpu=given.emulate_gpu)
     except (RuntimeError, OSError) as error:
         print(f"native operators: the build failed; ampmm runs without them.\n{error}", file=sys.stderr)
         return 1
@@ -55,7 +62,26 @@ def missing_tools() -> str:
     return ""
 
 
-def build(target: Path) -> None:
+def nvcc_missing() -> str:
+    """Why the kernels for the GPU cannot be built; "" if they can."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return "torch finds no GPU (to build for another machine's, set TORCH_CUDA_ARCH_LIST, as in 9.0)"
+    nvcc = Path(CUDA_HOME or "") / "bin" / "nvcc"
+    if CUDA_HOME is None or not nvcc.exists():
+        return f"there is no nvcc (install the CUDA toolkit {torch.version.cuda}, and set CUDA_HOME if it is in no usual place)"
+    printed = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"release (\d+)\.", printed)
+    if found is None or found[1] != torch.version.cuda.split(".")[0]:
+        version = found[1] if found else "an unknown version"
+        return f"{nvcc} is of CUDA {version}, torch {torch.__version__} of CUDA {torch.version.cuda}"
+    return ""
+
+
+def build(target: Path, emulate_gpu: bool = False) -> None:
     """Compile into a folder of its own and move the whole library into place."""
     from torch.utils.cpp_extension import load
 
@@ -63,11 +89,32 @@ def build(target: Path) -> None:
     libraries = Path(torch.__file__).parent / "lib"
     link = [f"-L{libraries}", "-lgomp"] if (libraries / "libgomp.so.1").exists() else ["-fopenmp"]
     flags = [*FLAGS, "-mprefer-vector-width=512"] if "avx512f" in native.instructions() else list(FLAGS)
+    sources = sorted(str(path) for path in native.SOURCES.rglob("*.cpp"))
+    kernels = sorted(native.SOURCES.rglob("*.cu"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "")
     with tempfile.TemporaryDirectory() as folder:
-        sources = sorted(str(path) for path in native.SOURCES.glob("*.cpp"))
-        load("ampmm_native", sources, extra_cflags=flags, extra_ldflags=link, is_python_module=False, build_directory=folder)
+        without_gpu = nvcc_missing()
+        if emulate_gpu:
+            flags = ["-O1", "-fopenmp", "-std=c++17", "-Wno-unknown-pragmas", "-DAMPMM_GPU", "-DAMPMM_EMULATED_GPU"]
+            for path in kernels:
+                copy = Path(folder) / f"{path.stem}_emulated.cpp"
+                copy.write_text(f'#include "{path}"\n', encoding="utf-8")
+                sources.append(str(copy))
+        elif not without_gpu:
+            flags.append("-DAMPMM_GPU")
+            sources += map(str, kernels)
+        else:
+            print(f"native operators: for the CPU alone, {without_gpu}")
+            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "")
+        load(
+            "ampmm_native",
+            sources,
+            extra_cflags=flags,
+            extra_cuda_cflags=["-O3", "-DAMPMM_GPU", "-std=c++17"],
+            extra_ldflags=link,
+            is_python_module=False,
+            build_directory=folder,
+        )
         partial = target.with_suffix(f".partial{os.getpid()}")
         shutil.copyfile(Path(folder) / "ampmm_native.so", partial)
         partial.replace(target)

@@ -85,7 +85,7 @@ def measure_region(
         name: for the results.
         regions: the frames of a batch.
         model: eager, with PyTorch's operators.
-        modes: of `MODES`; "native" needs the library of native operators, "cuda-graph" a GPU.
+        modes: of `MODES`; "native" needs the library of native operators, with kernels for the device; "cuda-graph" a GPU.
         cutoff, polarization_cutoff, coulomb_cutoff: Å; an infinite last one is bare Coulomb with all charges.
         device, dtype: where and in which precision.
         rounds: timed, after a few that warm up.
@@ -134,12 +134,17 @@ def _in_mode(mode: str, model: nn.Module, kernel: nn.Module, device: torch.devic
     if mode == "native":
         if not native.available():
             raise InputError(f"modes: native needs the library of native operators: {native.load()}")
-        if device.type != "cpu":
-            raise InputError("modes: the native operators run on the CPU only; leave native out, or use --device cpu")
+        if device.type not in ("cpu", native.gpu_device()):
+            raise InputError(
+                "modes: the native operators were built without kernels for a GPU; build them again where torch finds one "
+                "(`make plugin`), leave native out, or use --device cpu"
+            )
         return torch.jit.script(force_evaluator(native.use_native(copy.deepcopy(model)), kernel))
     if mode == "cuda-graph" and device.type != "cuda":
         raise InputError(f"modes: cuda-graph needs a GPU, got the device {device}; leave it out, or use --device cuda")
-    if mode in ("scripted", "cuda-graph"):
+    if mode == "cuda-graph":  # as in dynamics: native where there are kernels
+        return torch.jit.script(force_evaluator(native.use_native(copy.deepcopy(model)), kernel))
+    if mode == "scripted":
         return torch.jit.script(force_evaluator(model, kernel))
     if mode == "eager":
         return force_evaluator(model, kernel)

@@ -39,9 +39,9 @@ def command(
     process. "products alone" is the time that the matrix products counted in an evaluation would take at the rate
     of large ones, "their bytes alone" the time to move their operands and results at the rate of a large copy, both rates
     measured in the same process; "ratio" is the time over the first. "launches" are the operations on tensors of one eager
-    call, each of which a GPU has to be told. Eager and scripted are the networks in PyTorch; Coulomb
+    call without native operators, each of which a GPU has to be told. Eager and scripted are the networks in PyTorch; Coulomb
     sums and sums of pair forces are native in every mode where the library is built (AMPMM_NATIVE=0: in none). cuda-graph is
-    scripted, replayed as a CUDA graph. Whole MD steps: `make benchmark`.
+    what is fastest of those on a GPU, replayed as a CUDA graph. Whole MD steps: `make benchmark`.
 
     \b
     Example:
@@ -70,8 +70,9 @@ def command(
     sizes = {f"{n} × {m}": (n, m) for n, m in SWEEPS[sweep]} if sweep else {
         text: parse_region(text) for text in regions or PAPER_REGIONS
     }  # fmt: skip
-    fastest = ["cuda-graph"] if where.type == "cuda" else ["native"] if native.available() else []
-    chosen = list(modes) or ["eager", "scripted", *fastest]
+    fast = ["native"] if native.available() and where.type in ("cpu", native.gpu_device()) else []
+    graphs = ["cuda-graph"] if where.type == "cuda" else []
+    chosen = list(modes) or ["eager", "scripted", *fast, *graphs]
     network, cutoff, polarization_cutoff = _network(model, polarization_cutoff, polarization_kind)
     click.echo(_heading(where, dtype, cpu_time))
     measured = []

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ampmm.errors import InputError
+from ampmm.export.near_pairs import PaddedPairs
 from ampmm.export.runtime import Potential
-from ampmm.geometry.neighbors import all_pairs, padded_pairs
+from ampmm.geometry.neighbors import all_pairs, is_near
 from ampmm.types import Pairs
 
 
@@ -38,6 +39,7 @@ class FixedShapePotential(Potential):
         self.n_edges = 0
         self.n_pairs = 0
         self.n_polarization = 0
+        self.padded = PaddedPairs(self.charges)
         # One more charge, of 0 e, for the pairs that fill up.
         self.register_buffer("charges", torch.cat([self.charges, self.charges.new_zeros(1)]))
 
@@ -52,47 +54,30 @@ class FixedShapePotential(Potential):
             box = 10.0 * boxvectors.detach().to(own.device).double()
             valid = valid & (torch.diagonal(box).min() >= 2.0 * max(self.reach, self.cutoff))
         qm, mm = own[: self.n_qm], own[self.n_qm :]
-        every_edge, every_pair = all_pairs(qm, qm, box), all_pairs(qm, mm, box)
-        edge_is_near = self._near(every_edge, self.cutoff) & (every_edge.centers != every_edge.neighbors)
-        pair_is_near = self._near(every_pair, self.reach)
         if self.n_edges == 0:
-            self._size(edge_is_near, pair_is_near, self._near(every_pair, self.polarization_cutoff))
-        edges, n_edges = padded_pairs(every_edge, edge_is_near, self.n_edges, self._filling(0, self.cutoff))
-        pairs, n_pairs = padded_pairs(every_pair, pair_is_near, self.n_pairs, self._filling(mm.shape[0], self.reach))
-        # Among `pairs` those that fill up are in nobody's range.
-        polarization, n_polarization = padded_pairs(
-            pairs,
-            self._near(pairs, self.polarization_cutoff),
-            self.n_polarization,
-            self._filling(mm.shape[0], self.polarization_cutoff),
+            self._size(qm, mm, box)
+        edges, n_edges = self.padded(qm, qm, box, self.cutoff, self.n_edges, 0, True)
+        pairs, n_pairs = self.padded(qm, mm, box, self.reach, self.n_pairs, mm.shape[0], False)
+        polarization, n_polarization = self.padded(
+            qm, mm, box, self.polarization_cutoff, self.n_polarization, mm.shape[0], False
         )
         valid = valid & (n_edges <= self.n_edges) & (n_pairs <= self.n_pairs) & (n_polarization <= self.n_polarization)
-        energy, forces = self._energy_and_forces(
-            positions, own, box, self._cast(edges), self._cast(polarization), self._cast(pairs), None
-        )
+        energy, forces = self._energy_and_forces(positions, own, box, edges, polarization, pairs, None)
         nan = float("nan")
         return torch.where(valid, energy, nan), torch.where(valid, forces, nan)
 
-    def _near(self, pairs: Pairs, cutoff: float) -> Tensor:
-        components = pairs.vectors.t()
-        return (components * components).sum(dim=0) < cutoff * cutoff
-
-    def _size(self, edges: Tensor, pairs: Tensor, polarization: Tensor) -> None:
+    def _size(self, qm: Tensor, mm: Tensor, box: Optional[Tensor]) -> None:
         """Find the arrays' lengths from what is near now."""
-        self.n_edges = self._length(edges)
-        self.n_pairs = self._length(pairs)
-        self.n_polarization = min(self.n_pairs, self._length(polarization))
+        n = self.n_qm
+        self.n_edges = self._length(self._n_near(all_pairs(qm, qm, box), self.cutoff) - n, n * (n - 1))
+        every = all_pairs(qm, mm, box)
+        n_pairs = n * mm.shape[0]
+        self.n_pairs = self._length(self._n_near(every, self.reach), n_pairs)
+        self.n_polarization = self._length(self._n_near(every, self.polarization_cutoff), n_pairs)
 
-    def _length(self, near: Tensor) -> int:
+    def _n_near(self, pairs: Pairs, cutoff: float) -> int:
+        return int(is_near(pairs, cutoff).sum())
+
+    def _length(self, n_near: int, n_all: int) -> int:
         """At most all; one at the least, which 0 is not."""
-        return max(1, min(near.shape[0], int(self.headroom * float(near.sum())) + 32))
-
-    def _filling(self, neighbor: int, cutoff: float) -> Pairs:
-        """One pair of the last QM atom, so that centers stay in order, out of range."""
-        last = torch.full([1], self.n_qm - 1, device=self.indices.device)
-        away = 2.0 * cutoff if cutoff < float("inf") and cutoff > 0.0 else 1.0
-        vector = torch.full([1, 3], away, dtype=torch.float64, device=self.indices.device)
-        return Pairs(last, torch.full_like(last, neighbor), vector)
-
-    def _cast(self, pairs: Pairs) -> Pairs:
-        return Pairs(pairs.centers, pairs.neighbors, pairs.vectors.to(self.charges.dtype))
+        return max(1, min(n_all, int(self.headroom * n_near) + 32))

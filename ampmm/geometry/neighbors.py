@@ -39,10 +39,9 @@ def pair_vectors(positions: Tensor, others: Tensor, centers: Tensor, neighbors: 
 
 def pairs_closer_than(pairs: Pairs, cutoff: float) -> Pairs:
     """The pairs whose vector is shorter than `cutoff`."""
-    components = pairs.vectors.t()  # (3, n_pairs), contiguous where `pair_vectors` made them
-    near = torch.nonzero((components * components).sum(dim=0) < cutoff * cutoff).squeeze(-1)
+    near = torch.nonzero(is_near(pairs, cutoff)).squeeze(-1)
     return Pairs(
-        pairs.centers.index_select(0, near), pairs.neighbors.index_select(0, near), components.index_select(1, near).t()
+        pairs.centers.index_select(0, near), pairs.neighbors.index_select(0, near), pairs.vectors.t().index_select(1, near).t()
     )
 
 
@@ -90,6 +89,12 @@ def all_pairs(positions: Tensor, others: Tensor, box: Optional[Tensor]) -> Pairs
     rows = torch.arange(n, device=positions.device).unsqueeze(1).expand(n, m).flatten()
     columns = torch.arange(m, device=positions.device).repeat(n)
     return pair_vectors(positions, others, rows, columns, box)
+
+
+def is_near(pairs: Pairs, cutoff: float) -> Tensor:
+    """Whether each pair's vector is shorter than `cutoff`, (n_pairs,)."""
+    components = pairs.vectors.t()  # (3, n_pairs), contiguous where `pair_vectors` made them
+    return (components * components).sum(dim=0) < cutoff * cutoff
 
 
 def padded_pairs(pairs: Pairs, near: Tensor, capacity: int, filling: Pairs) -> Tuple[Pairs, Tensor]:

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from ampmm.models.amp_config import AMPConfig
 from ampmm.models.field_polarization import FieldPolarization
-from ampmm.nn.kernels import AnisotropicFeatures, PolarizedMultipoles
+from ampmm.nn.kernels import AnisotropicFeatures, PolarizedMultipoles, WithNorms
 from ampmm.nn.mlp import Network, NodeNetwork, OneSidedPairLinear, PairLinear, PairNetwork
-from ampmm.nn.multipoles import Multipoles
 from ampmm.types import PointCharges
 
 # QM–MM pairs handled at once: bounds the (n_pairs, width) temporaries at 16 MB, which also stay in a CPU's cache.
@@ -63,7 +62,7 @@ class AMPLayer(MessageLayer):
         order = int(config.order or 0)
         n_elements = len(config.elements)
         self.scale = config.multipole_scale
-        self.multipoles = Multipoles(order)
+        self.with_norms = WithNorms(order)
         self.coefficients = PairNetwork(config.width + order + 1, config.n_features, config.width, (0, order))  # φ_M
         self.radial_weights = PairLinear(n_elements, n_elements, config.n_radial, config.n_radial_weights)  # φ_b
         self.anisotropic_features = AnisotropicFeatures(order)
@@ -71,10 +70,6 @@ class AMPLayer(MessageLayer):
     def forward(self, state: NodeState, one_hot: Tensor, edges: Edges, surroundings: PointCharges) -> NodeState:
         """One layer; `one_hot` (N, n_elements) are the atoms' elements."""
         return self.interact(state.hidden, self.expand(state, edges), one_hot, edges)
-
-    def with_norms(self, hidden: Tensor, multipoles: Tensor) -> Tensor:
-        """h with the multipoles' norms appended: (N, width + K + 1)."""
-        return torch.cat([hidden, self.multipoles.norms(multipoles)], dim=1)
 
     def expand(self, state: NodeState, edges: Edges) -> Tensor:
         """M_i^k = Σ_j c_ij^k R_ij^k (Eqs. 3 and 4), packed: (N, (K+1)²)."""
@@ -130,7 +125,7 @@ class Polarization(nn.Module):
         centers, neighbors, vectors = surroundings.pairs
         return self.sum(
             vectors,
-            surroundings.charges[neighbors],
+            surroundings.charges.index_select(0, neighbors),
             centers,
             multipoles,
             self.first.center(nodes),

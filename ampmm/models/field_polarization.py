@@ -52,7 +52,7 @@ class FieldPolarization(nn.Module):
         """F of Σ_m: (N, n_fields, (K+1)²), packed."""
         centers, neighbors, vectors = surroundings.pairs
         _, tensors, radial, envelope = self.geometry(vectors)
-        sources = self.radial_weights(radial) * (surroundings.charges[neighbors] * envelope).unsqueeze(-1)
+        sources = self.radial_weights(radial) * (surroundings.charges.index_select(0, neighbors) * envelope).unsqueeze(-1)
         # Each atom's pairs in a row of their own, padded with zeros: the sums are then matrix products, and nothing of the
         # size pairs × fields × components has to be stored.
         counts = torch.bincount(centers, minlength=n_atoms)

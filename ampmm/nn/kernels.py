@@ -32,6 +32,18 @@ class PairGeometry(nn.Module):
         return unit, self.tensors(unit), radial, envelope
 
 
+class WithNorms(nn.Module):
+    """What atoms give to the networks: their hidden features and the norms of their multipoles."""
+
+    def __init__(self, order: int) -> None:
+        super().__init__()
+        self.multipoles = Multipoles(order)
+
+    def forward(self, hidden: Tensor, multipoles: Tensor) -> Tensor:
+        """(N, width) and packed multipoles (N, (K+1)²) to (N, width + K + 1)."""
+        return torch.cat([hidden, self.multipoles.norms(multipoles)], dim=1)
+
+
 class AnisotropicFeatures(nn.Module):
     """φ_b ∘ G_ij (Eqs. 6 and 7) of QM–QM pairs."""
 
@@ -55,8 +67,11 @@ class AnisotropicFeatures(nn.Module):
         The radial weights are by_center[i] + by_neighbor[j] + radial @ matrix.T: (N, n_weights) twice, (n_weights, n_radial).
         """
         tensors = self.multipoles.cartesian(multipoles)
-        scalars = self.multipoles.interactions(tensors[centers], tensors[neighbors], unit)  # (n, n_scalars)
-        weights = torch.addmm(by_center[centers] + by_neighbor[neighbors], radial, matrix.t())
+        # On a GPU the derivative of index_select adds, that of tensors[centers] sorts and then takes turns.
+        left, right = tensors.index_select(0, centers), tensors.index_select(0, neighbors)
+        scalars = self.multipoles.interactions(left, right, unit)  # (n, n_scalars)
+        of_atoms = by_center.index_select(0, centers) + by_neighbor.index_select(0, neighbors)
+        weights = torch.addmm(of_atoms, radial, matrix.t())
         return (weights.unsqueeze(-1) * scalars.unsqueeze(1)).flatten(1)  # every weight times every scalar
 
 
@@ -81,8 +96,8 @@ class PolarizedFeatures(nn.Module):
 
         The radial weights are by_center[i] + radial @ matrix.T: (N, n_weights) and (n_weights, n_radial).
         """
-        scalars = self.multipoles.dot(multipoles[centers], tensors) * charges.unsqueeze(-1)  # (n, K+1)
-        weights = torch.addmm(by_center[centers], radial, matrix.t())  # (n, n_weights)
+        scalars = self.multipoles.dot(multipoles.index_select(0, centers), tensors) * charges.unsqueeze(-1)  # (n, K+1)
+        weights = torch.addmm(by_center.index_select(0, centers), radial, matrix.t())  # (n, n_weights)
         return torch.cat([(scalars.unsqueeze(-1) * weights.unsqueeze(1)).flatten(1), radial], dim=1)
 
 
@@ -129,9 +144,9 @@ class PairSum(nn.Module):
             w3: ((K+1-lowest_order)·n_channels, width), the channels of an order together; None for messages.
         """
         n_leading = w1.shape[1] - features.shape[1]
-        first = center_part[centers]
+        first = center_part.index_select(0, centers)
         if neighbor_part is not None:
-            first = first + neighbor_part[neighbors]
+            first = first + neighbor_part.index_select(0, neighbors)
         first = torch.addmm(first, features, w1[:, n_leading:].t())
         if leading is not None:
             first = torch.addmm(first, leading, w1[:, :n_leading].t())
@@ -141,7 +156,7 @@ class PairSum(nn.Module):
         coefficients = torch.nn.functional.linear(out, w3) * scale.unsqueeze(-1)
         components = tensors[:, self.n_leading_zeros :]
         if self.n_channels == 1:
-            terms = coefficients[:, self.coefficient_of_component] * components
+            terms = coefficients.index_select(1, self.coefficient_of_component) * components
         else:  # component by component: each product then runs along all pairs
             of_orders = coefficients.t().reshape(w3.shape[0] // self.n_channels, self.n_channels, coefficients.shape[0])
             terms = (of_orders[self.coefficient_of_component] * components.t().unsqueeze(1)).flatten(0, 1).t().contiguous()

@@ -127,7 +127,7 @@ class Multipoles(nn.Module):
 
     def weighted(self, coefficients: Tensor, tensors: Tensor) -> Tensor:
         """c^k R^k: (n, K+1) and (n, (K+1)²) to (n, (K+1)²)."""
-        return coefficients[:, self.order_of_component] * tensors
+        return coefficients.index_select(1, self.order_of_component) * tensors
 
     def dot(self, left: Tensor, right: Tensor) -> Tensor:
         """Full contraction order by order: two (n, (K+1)²) to (n, K+1)."""

@@ -11,7 +11,7 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Final, Optional, Tuple
+from typing import ClassVar, Final, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,20 @@ from ampmm.nn.kernels import (
     PairSum,
     PolarizedFeatures,
     PolarizedMultipoles,
+    WithNorms,
 )
+from ampmm.nn.mlp import NodeNetwork
 from ampmm.nn.multipoles import contraction_table
 
 # Goes up whenever an operator comes or goes, or its arguments or their meaning change.
-ABI: Final = 5
+ABI: Final = 6
 OPERATORS: Final = (
     "pair_geometry",
     "anisotropic_features",
     "polarized_features",
     "polarized_multipoles",
     "has_bfloat16",
+    "gpu_device",
     "pair_sum",
     "channel_features",
     "induced_moments",
@@ -47,6 +50,8 @@ OPERATORS: Final = (
     "long_range_energies",
     "nuclear_repulsion",
 )
+# On a GPU up to so many atoms go to our kernels, which read all weights for every two of them; more go to torch's products.
+FEW_ATOMS: Final = 256
 SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
 _BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"
 
@@ -62,7 +67,7 @@ def library_name(sources: Optional[Path] = SOURCES) -> str:
     machine = hashlib.sha256(f"{torch.__version__} {platform.machine()} {instructions()}".encode()).hexdigest()[:10]
     digest = "*"
     if sources is not None and sources.is_dir():
-        texts = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in (".h", ".cpp")]
+        texts = [path.read_bytes() for path in sorted(sources.rglob("*")) if path.suffix in (".h", ".cpp", ".cu")]
         digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:10]
     return f"ampmm_native-{ABI}-{machine}-{digest}.so"
 
@@ -99,6 +104,11 @@ def available() -> bool:
     return load() == ""
 
 
+def gpu_device() -> str:
+    """The type of device whose tensors the GPU's kernels take: "cuda", "cpu" where tests emulate it, "" without kernels."""
+    return torch.ops.ampmm.gpu_device() if available() else ""
+
+
 def in_bfloat16() -> bool:
     """Whether the polarization multiplies in bfloat16: asked for by AMPMM_BFLOAT16=1, and the processor can."""
     return os.environ.get("AMPMM_BFLOAT16", "0") == "1" and available() and torch.ops.ampmm.has_bfloat16()
@@ -106,7 +116,8 @@ def in_bfloat16() -> bool:
 
 def status() -> str:
     """One line for people."""
-    line = f"native operators: {load() or 'in use on the CPU'}"
+    where = {"": "on the CPU", "cuda": "on CPU and GPU", "cpu": "on the CPU, the GPU's kernels emulated"}
+    line = f"native operators: {load() or f'in use {where[gpu_device()]}'}"
     if not available() or os.environ.get("AMPMM_BFLOAT16", "0") != "1":
         return line
     return f"{line}, the polarization's products in {'bfloat16' if in_bfloat16() else 'float32: this processor has no others'}"
@@ -114,13 +125,15 @@ def status() -> str:
 
 def use_native(module: nn.Module) -> nn.Module:
     """Put the native operators in the place of their twins, in place, if the library is there; returns the module."""
-    return _exchange(module, _NATIVE) if available() else module
+    if not available():
+        return module
+    return _exchange(module, {**_NATIVE, **_ON_GPU} if gpu_device() else _NATIVE)
 
 
 def use_twins(module: nn.Module) -> nn.Module:
     """The opposite of `use_native`."""
     for name, child in module.named_children():
-        if isinstance(child, tuple(_NATIVE.values())):
+        if isinstance(child, (*_NATIVE.values(), *_ON_GPU.values())):
             setattr(module, name, use_twins(child.twin))
         else:
             use_twins(child)
@@ -153,6 +166,17 @@ def _has_known_frequencies(geometry: PairGeometry) -> Tuple[bool, bool]:
     return torch.allclose(own, multiples, rtol=1e-6, atol=0.0), torch.equal(own, multiples)
 
 
+def _takes(x: Tensor, weight: Tensor, gpu: str, training: bool, most: int = 128) -> bool:
+    """Whether the operators take `x`.
+
+    On the CPU always. On a GPU, with kernels for it, in evaluations that want no gradients by weights, of which there are up to
+    `most` rows.
+    """
+    if x.device.type != gpu:
+        return x.device.type == "cpu"
+    return not training and not (torch.is_grad_enabled() and weight.requires_grad) and weight.shape[0] <= most
+
+
 class NativePairGeometry(nn.Module):
     """Native `PairGeometry`."""
 
@@ -164,11 +188,13 @@ class NativePairGeometry(nn.Module):
         self.n_radial = twin.radial.frequencies.shape[0]
         self.order = twin.tensors.order
         self.rounded, self.exact = _has_known_frequencies(twin)
+        self.gpu = gpu_device()
+        self.train(twin.training)
 
     def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """As the twin."""
         known = self.rounded if vectors.dtype == torch.float32 else self.exact
-        if vectors.device.type != "cpu" or not known:
+        if not known or not _takes(vectors, self.twin.radial.frequencies, self.gpu, self.training):
             return self.twin(vectors)
         return torch.ops.ampmm.pair_geometry(vectors, self.cutoff, self.envelope_exponent, self.n_radial, self.order)
 
@@ -181,6 +207,8 @@ class NativeAnisotropicFeatures(nn.Module):
         self.twin = twin
         like = twin.multipoles.sum_within_order
         self.register_buffer("table", contraction_table(twin.multipoles.order).to(like), persistent=False)
+        self.gpu = gpu_device()
+        self.train(twin.training)
 
     def forward(
         self,
@@ -194,7 +222,7 @@ class NativeAnisotropicFeatures(nn.Module):
         neighbors: Tensor,
     ) -> Tensor:
         """As the twin."""
-        if unit.device.type != "cpu":
+        if not _takes(unit, matrix, self.gpu, self.training, 64):
             return self.twin(multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors)
         return torch.ops.ampmm.anisotropic_features(
             multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors, self.table
@@ -207,6 +235,8 @@ class NativePolarizedFeatures(nn.Module):
     def __init__(self, twin: PolarizedFeatures) -> None:
         super().__init__()
         self.twin = twin
+        self.gpu = gpu_device()
+        self.train(twin.training)
 
     def forward(
         self,
@@ -219,7 +249,7 @@ class NativePolarizedFeatures(nn.Module):
         centers: Tensor,
     ) -> Tensor:
         """As the twin."""
-        if tensors.device.type != "cpu":
+        if not _takes(tensors, matrix, self.gpu, self.training, 16):
             return self.twin(multipoles, tensors, radial, charges, by_center, matrix, centers)
         return torch.ops.ampmm.polarized_features(multipoles, tensors, radial, charges, by_center, matrix, centers)
 
@@ -232,6 +262,8 @@ class NativePairSum(nn.Module):
         self.twin = twin
         self.lowest_order = twin.lowest_order
         self.n_channels = twin.n_channels
+        self.gpu = gpu_device() if self.n_channels == 1 else ""
+        self.train(twin.training)
 
     def forward(
         self,
@@ -249,7 +281,7 @@ class NativePairSum(nn.Module):
         w3: Optional[Tensor],
     ) -> Tensor:
         """As the twin."""
-        if features.device.type != "cpu":
+        if not _takes(features, w2, self.gpu, self.training):
             return self.twin(features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3)
         return torch.ops.ampmm.pair_sum(
             features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3,
@@ -261,7 +293,7 @@ class NativePolarizedMultipoles(nn.Module):
     """Native `PolarizedMultipoles`: in evaluations one operator for all, in training the twin with native parts.
 
     The operator keeps what its derivatives need of at most `pairs_per_chunk` pairs, each atom's filled up to tiles; of more it
-    computes that again, so that memory grows by the lists of pairs alone.
+    computes that again, so that memory grows by the lists of pairs alone. On a GPU it keeps all.
     """
 
     def __init__(self, twin: PolarizedMultipoles) -> None:
@@ -273,6 +305,7 @@ class NativePolarizedMultipoles(nn.Module):
         self.n_radial = twin.geometry.radial.frequencies.shape[0]
         self.rounded, self.exact = _has_known_frequencies(twin.geometry)
         self.bfloat16 = in_bfloat16()
+        self.gpu = gpu_device()
         self.twin = _exchange(twin, _NATIVE)
         self.train(twin.training)
 
@@ -292,7 +325,8 @@ class NativePolarizedMultipoles(nn.Module):
     ) -> Tensor:
         """As the twin."""
         known = self.rounded if vectors.dtype == torch.float32 else self.exact
-        if vectors.device.type != "cpu" or self.training or not known:
+        takes = _takes(vectors, w2, self.gpu, self.training) and _takes(vectors, matrix, self.gpu, self.training, 16)
+        if self.training or not known or not takes:
             return self.twin(vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3)
         return torch.ops.ampmm.polarized_multipoles(
             vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3,
@@ -347,6 +381,85 @@ class NativeInducedMoments(nn.Module):
         )
 
 
+class NativeLinear(nn.Module):
+    """`nn.Linear` of few atoms on a GPU, for evaluations; cuBLAS takes up to 50 µs for such a product, on an H100."""
+
+    __jit_unused_properties__: ClassVar = ["twin"]
+
+    def __init__(self, twin: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = twin.weight, twin.bias  # the parameters keep their names
+        self.gpu = gpu_device()
+        self.most = FEW_ATOMS
+        self.train(twin.training)
+
+    @property
+    def twin(self) -> nn.Linear:
+        """With the same parameters."""
+        n_out, n_in = self.weight.shape
+        linear = nn.Linear(n_in, n_out, bias=self.bias is not None, device="meta")
+        linear.weight, linear.bias = self.weight, self.bias
+        return linear.train(self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the twin."""
+        weights_too = torch.is_grad_enabled() and self.weight.requires_grad
+        if x.device.type != self.gpu or self.training or weights_too or x.dim() != 2 or x.shape[0] > self.most:
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+        return torch.ops.ampmm.atom_linear(x, self.weight, self.bias)
+
+
+class NativeNodeNetwork(nn.Module):
+    """Native `NodeNetwork` on a GPU, for evaluations."""
+
+    __jit_unused_properties__: ClassVar = ["twin"]
+    has_last: torch.jit.Final[bool]
+
+    def __init__(self, twin: NodeNetwork) -> None:
+        super().__init__()
+        self.first, self.rest = twin.first, twin.rest  # the parameters keep their names
+        self.has_last = isinstance(twin.rest.last, nn.Linear)
+        self.gpu = gpu_device()
+        self.most = FEW_ATOMS
+        self.train(twin.training)
+
+    @property
+    def twin(self) -> NodeNetwork:
+        """With the same parameters."""
+        network = NodeNetwork(1, 1)
+        network.first, network.rest = self.first, self.rest
+        return network.train(self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the twin."""
+        takes = x.device.type == self.gpu and _takes(x, self.first.weight, self.gpu, self.training)
+        if not takes or x.shape[0] > self.most:
+            return self.rest(self.first(x))
+        last: Optional[Tensor] = None
+        if self.has_last:
+            last = self.rest.last.weight
+        return torch.ops.ampmm.atom_network(
+            x, self.first.weight, self.first.bias, self.rest.second.weight, self.rest.second.bias, last
+        )
+
+
+class NativeWithNorms(nn.Module):
+    """Native `WithNorms` on a GPU, for evaluations."""
+
+    def __init__(self, twin: WithNorms) -> None:
+        super().__init__()
+        self.twin = twin
+        self.order = twin.multipoles.order
+        self.gpu = gpu_device()
+        self.train(twin.training)
+
+    def forward(self, hidden: Tensor, multipoles: Tensor) -> Tensor:
+        """As the twin."""
+        if hidden.device.type != self.gpu or self.training:
+            return self.twin(hidden, multipoles)
+        return torch.ops.ampmm.with_norms(hidden, multipoles, self.order)
+
+
 _NATIVE: Final[dict[type[nn.Module], type[nn.Module]]] = {
     PairGeometry: NativePairGeometry,
     AnisotropicFeatures: NativeAnisotropicFeatures,
@@ -355,4 +468,10 @@ _NATIVE: Final[dict[type[nn.Module], type[nn.Module]]] = {
     PolarizedMultipoles: NativePolarizedMultipoles,
     ChannelFeatures: NativeChannelFeatures,
     InducedMoments: NativeInducedMoments,
+}
+# Where the library has kernels for the GPU, these too.
+_ON_GPU: Final[dict[type[nn.Module], type[nn.Module]]] = {
+    nn.Linear: NativeLinear,
+    NodeNetwork: NativeNodeNetwork,
+    WithNorms: NativeWithNorms,
 }

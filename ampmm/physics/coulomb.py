@@ -90,12 +90,14 @@ class ElectrostaticPotential(nn.Module):
         super().__init__()
         self.kernel = kernel
         self.native = native.available()
+        self.gpu = native.gpu_device()
         self.constant = COULOMB_CONSTANT
 
     def forward(self, pairs: Pairs, charges: Tensor, n_atoms: int) -> PotentialTerms:
         """From the pairs and all MM `charges` (M,) e, the potential at the `n_atoms` centers."""
         differentiable = pairs.vectors.requires_grad or charges.requires_grad
-        if self.native and not differentiable and pairs.vectors.device.type == "cpu":
+        device = pairs.vectors.device.type
+        if self.native and not differentiable and (device == "cpu" or device == self.gpu):
             sources = self.constant * charges
             potential, gradients = torch.ops.ampmm.charge_potential(
                 pairs.vectors, sources, pairs.centers, pairs.neighbors, n_atoms, self.kernel.constants

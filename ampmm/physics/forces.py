@@ -70,7 +70,7 @@ class ForceEvaluator(nn.Module):
         if by_pair is not None:
             forces = self.pair_forces(forces, by_pair, pairs, True)
         if by_potential is not None:
-            by_vector = by_potential[coulomb.centers].unsqueeze(-1) * terms.pair_gradients
+            by_vector = by_potential.index_select(0, coulomb.centers).unsqueeze(-1) * terms.pair_gradients
             forces = self.pair_forces(forces, by_vector, coulomb, True)
         return EnergiesAndForces(energies, forces.qm, forces.mm)
 
@@ -98,12 +98,14 @@ class PairForces(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.native = native.available()
+        self.gpu = native.gpu_device()
 
     def forward(self, forces: Forces, gradient: Tensor, pairs: Pairs, to_charges: bool) -> Forces:
         """From ∂V/∂vector (n_pairs, 3) of QM–MM pairs with `to_charges`, else of QM–QM pairs."""
         n_atoms = forces.qm.shape[0]
         n_neighbors = forces.mm.shape[0] if to_charges else n_atoms
-        if self.native and not gradient.requires_grad and gradient.device.type == "cpu":
+        device = gradient.device.type
+        if self.native and not gradient.requires_grad and (device == "cpu" or device == self.gpu):
             by_center, by_neighbor = torch.ops.ampmm.sums_over_pairs(
                 gradient, pairs.centers, pairs.neighbors, n_atoms, n_neighbors
             )

@@ -3,6 +3,7 @@
 // M^l contracted once with r is a traceless symmetric tensor of order l - 1 again, so packed components suffice. For a side
 // of a pair, S(rank, l) is M^l contracted l - rank times, with 2 rank + 1 components; the scalars are dot products of the
 // S(rank, a) of the center with the S(rank, b) of the neighbor. Arrays are rows of m pairs, one row a component.
+#include "gpu/autograd.h"
 #include "radial_weights.h"
 #include "twice.h"
 
@@ -325,12 +326,14 @@ struct Anisotropic {
 Tensor anisotropic_features(const Tensor& multipoles, const Tensor& unit, const Tensor& radial, const Tensor& by_center,
                             const Tensor& by_neighbor, const Tensor& matrix, const Tensor& centers, const Tensor& neighbors,
                             const Tensor& table) {
-  check_cpu(multipoles, "multipoles");
   int64_t order = 0;
   while ((order + 1) * (order + 1) < multipoles.size(1)) ++order;
   TORCH_CHECK((order + 1) * (order + 1) == multipoles.size(1) && order <= MAX_ORDER,
               "multipoles: expected (n_atoms, 1 | 4 | 9 | 16), got ", multipoles.sizes());
-  return run_twice<Anisotropic>({{order}, {}}, {multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors, table})[0];
+  const std::vector<Tensor> in{multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors, table};
+  if (takes_gpu(multipoles)) return gpu::anisotropic_features(in, order);
+  check_cpu(multipoles, "multipoles");
+  return run_twice<Anisotropic>({{order}, {}}, in)[0];
 }
 
 }  // namespace ampmm

@@ -1,6 +1,8 @@
 // What every operator shares: tiles, threads, access to pairs laid out component by component, products of matrices.
 #pragma once
 
+#include "constants.h"
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
@@ -17,8 +19,6 @@ using at::Tensor;
 
 // Pairs handled at once: their activations of 128 numbers, 128 kB an array in single precision, stay in a core's cache.
 constexpr int64_t TILE = 256;
-constexpr int MAX_ORDER = 3;
-constexpr int MAX_COMPONENTS = (MAX_ORDER + 1) * (MAX_ORDER + 1);
 
 // Per-pair matrices (n, c) are stored component by component, strides (1, n): loops over pairs then run over vectors.
 inline Tensor new_columns(int64_t n, int64_t c, const Tensor& like) { return at::empty({c, n}, like.options()).t(); }

@@ -1,5 +1,6 @@
 // What MM charges make at the QM atoms, and what pairs give back as forces; and the pairs themselves. Derivatives are written out by
 // the callers: nothing here is part of autograd's graph.
+#include "gpu/autograd.h"
 #include "moments.h"
 #include "operators.h"
 #include "radial_weights.h"
@@ -149,6 +150,11 @@ Given checked(const Tensor& vectors, const Tensor& source, const Tensor& centers
 
 std::tuple<Tensor, Tensor> charge_potential(const Tensor& vectors, const Tensor& source, const Tensor& centers,
                                             const Tensor& neighbors, int64_t n_atoms, at::ArrayRef<double> kernel) {
+  if (takes_gpu(vectors)) {
+    const Kernel checked(kernel);
+    return gpu::charge_potential(vectors.detach().contiguous(), source.detach().contiguous(), centers.contiguous(), neighbors.contiguous(),
+                                 n_atoms, kernel);
+  }
   const Given g = checked(vectors, source, centers, neighbors, kernel);
   std::tuple<Tensor, Tensor> r;
   AT_DISPATCH_FLOATING_TYPES(vectors.scalar_type(), "charge_potential", [&] {
@@ -181,8 +187,10 @@ Tensor charge_field_gradients(const Tensor& vectors, const Tensor& source, const
 
 std::tuple<Tensor, Tensor> sums_over_pairs(const Tensor& values_, const Tensor& centers, const Tensor& neighbors, int64_t n_centers,
                                            int64_t n_neighbors) {
-  check_cpu(values_, "values");
   TORCH_CHECK(values_.dim() == 2 && values_.size(1) == 3, "values: expected (n_pairs, 3), got ", values_.sizes());
+  if (takes_gpu(values_))
+    return gpu::sums_over_pairs(values_.detach().contiguous(), centers.contiguous(), neighbors.contiguous(), n_centers, n_neighbors);
+  check_cpu(values_, "values");
   const Tensor values = as_columns(values_.detach());
   std::tuple<Tensor, Tensor> r;
   AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "sums_over_pairs", [&] {

@@ -1,5 +1,6 @@
 // What depends on a pair's vector alone: direction, packed tensors R^k, radial functions and envelope.
 #include "geometry.h"
+#include "gpu/autograd.h"
 #include "operators.h"
 #include "twice.h"
 
@@ -141,9 +142,10 @@ struct Geometry {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> pair_geometry(const Tensor& vectors, double cutoff, int64_t exponent, int64_t n_radial,
                                                          int64_t order) {
-  check_cpu(vectors, "vectors");
   TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3, "vectors: expected (n_pairs, 3), got ", vectors.sizes());
   TORCH_CHECK(0 <= order && order <= MAX_ORDER, "order: expected 0 to 3, got ", order);
+  if (takes_gpu(vectors)) return gpu::pair_geometry(vectors, {cutoff, exponent, n_radial, order});
+  check_cpu(vectors, "vectors");
   auto r = run_twice<Geometry>({{exponent, n_radial, order}, {cutoff}}, {vectors});
   return {r[0], r[1], r[2], r[3]};
 }

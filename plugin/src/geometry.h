@@ -5,9 +5,6 @@
 
 namespace ampmm {
 
-// Square roots of 2, 6, 0.15, 0.1 and 1.5.
-constexpr double S2 = 1.4142135623730951, S6 = 2.449489742783178, S15 = 0.3872983346207417, S10 = 0.31622776601683794, S32 = 1.224744871391589;
-
 // sin(pi d) and cos(pi d), written so that a loop of it is vectorised: series of pi f, |f| <= 1/2, which is what rounding leaves of d.
 template <class T>
 inline void sine_cosine(T d, T& s, T& c) {

@@ -1,3 +1,4 @@
+#include "gpu/autograd.h"
 #include "operators.h"
 #include "pair_sum.h"
 #include "twice.h"
@@ -384,7 +385,6 @@ struct PairSum : public torch::autograd::Function<PairSum> {
 Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, const Tensor& center_part, const std::optional<Tensor>& neighbor_part,
                 const Tensor& centers, const Tensor& neighbors, const Tensor& scale, const std::optional<Tensor>& tensors,
                 const Tensor& w1, const Tensor& w2, const Tensor& b2, const std::optional<Tensor>& w3, int64_t lowest_order, int64_t n_channels) {
-  check_cpu(features, "features");
   const Tensor np = neighbor_part.value_or(Tensor()), R = tensors.value_or(Tensor()), last = w3.value_or(Tensor());
   const Tensor lead = leading.value_or(Tensor());
   TORCH_CHECK(R.defined() == last.defined(), "tensors, w3: expected both or none");
@@ -393,6 +393,9 @@ Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, co
     const int64_t orders = lowest_order + last.size(0) / n_channels;
     TORCH_CHECK(R.size(1) == orders * orders, "tensors: expected ", orders * orders, " components, got ", R.size(1));
   }
+  if (takes_gpu(features))
+    return gpu::summed_pairs({features, lead, center_part, np, centers, neighbors, scale, R, w1, w2, b2, last}, lowest_order, n_channels);
+  check_cpu(features, "features");
   if (needs_graph({features, lead, center_part, np, scale, R, w1, w2, b2, last}))
     return PairSum::apply(features, center_part, present(np, features), centers, neighbors, scale, present(R, features), w1, w2,
                           b2, present(last, features), present(lead, features), lowest_order, n_channels,

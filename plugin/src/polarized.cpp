@@ -1,5 +1,6 @@
 // The features of a QM-MM pair (Eq. 10): M_i^l.R^l q times radial weights, and the radial functions.
 // Arrays are rows of m pairs, one row a component.
+#include "gpu/autograd.h"
 #include "operators.h"
 #include "radial_weights.h"
 #include "twice.h"
@@ -194,10 +195,12 @@ struct Polarized {
 
 Tensor polarized_features(const Tensor& multipoles, const Tensor& tensors, const Tensor& radial, const Tensor& charges,
                           const Tensor& by_center, const Tensor& matrix, const Tensor& centers) {
-  check_cpu(multipoles, "multipoles");
   TORCH_CHECK(multipoles.size(1) == tensors.size(1), "tensors: expected ", multipoles.size(1), " components, got ", tensors.size(1));
   TORCH_CHECK(!charges.requires_grad(), "charges: gradients by the MM charges are not implemented natively; use the twin");
-  return run_twice<Polarized>({{}, {}}, {multipoles, tensors, radial, charges, by_center, matrix, centers})[0];
+  const std::vector<Tensor> in{multipoles, tensors, radial, charges, by_center, matrix, centers};
+  if (takes_gpu(multipoles)) return gpu::polarized_features(in);
+  check_cpu(multipoles, "multipoles");
+  return run_twice<Polarized>({{}, {}}, in)[0];
 }
 
 }  // namespace ampmm

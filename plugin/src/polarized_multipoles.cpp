@@ -1,6 +1,7 @@
 // What the MM charges add to the multipoles (Eq. 10), for evaluations: a tile of one atom's pairs after the other, from their vectors to
 // the sum and, for the derivatives, back to them. With few pairs the slopes of the network's activations are kept in between; else
 // the derivatives compute them again, so that memory grows with the lists of pairs alone.
+#include "gpu/autograd.h"
 #include "operators.h"
 #include "polarized_tile.h"
 #include "twice.h"
@@ -114,10 +115,10 @@ Tensor polarized_multipoles(const Tensor& vectors, const Tensor& charges, const 
                             const Tensor& by_atom, const Tensor& weights_by_atom, const Tensor& matrix, const Tensor& w1,
                             const Tensor& w2, const Tensor& b2, const Tensor& w3, double cutoff, int64_t exponent,
                             int64_t n_radial, double scale, int64_t largest_kept, bool bfloat16) {
-  check_cpu(vectors, "vectors");
   const variable_list all{vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3};
   const PolarizationSettings s{cutoff, scale, exponent, n_radial, largest_kept, bfloat16};
-  if (needs_graph({matrix, w1, w2, b2, w3})) return composed(all, s);
+  if (takes_gpu(vectors) || needs_graph({matrix, w1, w2, b2, w3})) return composed(all, s);
+  check_cpu(vectors, "vectors");
   if (needs_graph(all)) return PolarizedMultipoles::apply(at::TensorList(all), s);
   variable_list r;
   AT_DISPATCH_FLOATING_TYPES(vectors.scalar_type(), "polarized_multipoles", [&] { r = forward_kernel<scalar_t>(all, s, false); });

@@ -101,11 +101,11 @@ def evaluate(
         all_pairs.append(_shifted(pairs_between(region.qm, region.mm, float("inf"), None), n, m))
         batch.append(torch.full_like(region.numbers, index))
         n, m = n + len(region.qm), m + len(region.mm)
-    dtype = regions[0].qm.dtype
+    like = {"dtype": regions[0].qm.dtype, "device": regions[0].qm.device}
     frame = Frame(
         torch.cat([region.numbers for region in regions]),
         torch.cat(batch),
-        torch.tensor([region.charge for region in regions], dtype=dtype),
+        torch.tensor([region.charge for region in regions], **like),
         _joined(edges),
     )
     charges = torch.cat([region.charges for region in regions])

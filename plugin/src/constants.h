@@ -1,0 +1,12 @@
+// Numbers that the CPU's and the GPU's kernels share.
+#pragma once
+
+namespace ampmm {
+
+// Square roots of 2, 6, 0.15, 0.1 and 1.5.
+constexpr double S2 = 1.4142135623730951, S6 = 2.449489742783178, S15 = 0.3872983346207417, S10 = 0.31622776601683794, S32 = 1.224744871391589;
+
+constexpr int MAX_ORDER = 3;
+constexpr int MAX_COMPONENTS = (MAX_ORDER + 1) * (MAX_ORDER + 1);
+
+}  // namespace ampmm
