@@ -41,10 +41,18 @@ def main() -> int:
     if missing:
         print(f"native operators: not built, {missing}; ampmm runs without them", file=sys.stderr)
         return 1
-    try:
-        build(target, emulate_gpu=given.emulate_gpu)
-    except (RuntimeError, OSError) as error:
-        print(f"native operators: the build failed; ampmm runs without them.\n{error}", file=sys.stderr)
+    without = "" if given.emulate_gpu else nvcc_missing()
+    gpu = "emulated" if given.emulate_gpu else "" if without else "cuda"
+    if without:
+        print(f"native operators: for the CPU alone, {without}")
+    for each in dict.fromkeys((gpu, gpu if given.emulate_gpu else "")):
+        try:
+            build(target, each)
+            break
+        except (RuntimeError, OSError) as error:
+            rest = "ampmm runs without them" if each != "cuda" else "again, without kernels for the GPU"
+            print(f"native operators: the build failed; {rest}.\n{error}", file=sys.stderr)
+    else:
         return 1
     print(f"native operators: built {target}")
     return 0
@@ -81,8 +89,13 @@ def nvcc_missing() -> str:
     return ""
 
 
-def build(target: Path, emulate_gpu: bool = False) -> None:
-    """Compile into a folder of its own and move the whole library into place."""
+def build(target: Path, gpu: str) -> None:
+    """Compile into a folder of its own and move the whole library into place.
+
+    Args:
+        target: the library.
+        gpu: with kernels for "cuda", with those "emulated" on the CPU, or "" without them.
+    """
     from torch.utils.cpp_extension import load
 
     # torch brings an OpenMP library; with a second one its threads and ours would get in each other's way.
@@ -92,20 +105,18 @@ def build(target: Path, emulate_gpu: bool = False) -> None:
     sources = sorted(str(path) for path in native.SOURCES.rglob("*.cpp"))
     kernels = sorted(native.SOURCES.rglob("*.cu"))
     target.parent.mkdir(parents=True, exist_ok=True)
+    if gpu != "cuda":
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "")
     with tempfile.TemporaryDirectory() as folder:
-        without_gpu = nvcc_missing()
-        if emulate_gpu:
+        if gpu == "emulated":
             flags = ["-O1", "-fopenmp", "-std=c++17", "-Wno-unknown-pragmas", "-DAMPMM_GPU", "-DAMPMM_EMULATED_GPU"]
             for path in kernels:
                 copy = Path(folder) / f"{path.stem}_emulated.cpp"
                 copy.write_text(f'#include "{path}"\n', encoding="utf-8")
                 sources.append(str(copy))
-        elif not without_gpu:
+        elif gpu == "cuda":
             flags.append("-DAMPMM_GPU")
             sources += map(str, kernels)
-        else:
-            print(f"native operators: for the CPU alone, {without_gpu}")
-            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "")
         load(
             "ampmm_native",
             sources,
