@@ -26,6 +26,7 @@ COMMANDS = {  # what comes first matters most, where the time on the GPU is shor
     "evaluations": f"{AMPMM} benchmark --device cuda",
     "evaluations_pytorch": f"{WITHOUT_KERNELS} {AMPMM} benchmark --device cuda",
     "evaluations_all_charges": f"{AMPMM} benchmark --device cuda {ALL_CHARGES}",
+    "profile": "benchmarks/gpu_profile.py",
     **{f"steps_{name}": f"benchmarks/step_time.py --platform CUDA --system {name}" for name in SYSTEMS},
     **{f"steps_{name}_graphs": f"benchmarks/step_time.py --platform CUDA --system {name} --cuda-graphs" for name in SYSTEMS},
     "graphs": f"{PYTEST} tests/embedding/test_cuda_graphs.py tests/export/test_fixed_shapes.py",
