@@ -197,3 +197,15 @@ def test_what_is_not_implemented_is_refused():
     (first,) = torch.autograd.grad(result.energies.total.sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="weight gradients are not implemented natively"):
         torch.autograd.grad(first.square().sum(), weight)
+
+
+def test_a_library_with_kernels_for_a_gpu_does_the_same_on_the_cpu(monkeypatch):
+    """There only modules for the GPU are added, which leave tensors of the CPU to their twins."""
+    model = small_model("AMP(3)-DP").requires_grad_(False)
+    usual = native.use_native(copy.deepcopy(model))
+    monkeypatch.setattr(native, "gpu_device", lambda: "cuda")
+    fast = native.use_native(copy.deepcopy(model))
+    assert type(fast.embedding) is native.NativeLinear and list(fast.state_dict()) == list(model.state_dict())
+    got, wanted = evaluate(torch.jit.script(fast), random_region()), evaluate(usual, random_region())
+    assert_equal([got.energies.total, *got[1:]], [wanted.energies.total, *wanted[1:]], 1e-12)
+    assert type(native.use_twins(fast).embedding) is torch.nn.Linear
