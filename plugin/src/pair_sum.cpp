@@ -393,8 +393,8 @@ Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, co
     const int64_t orders = lowest_order + last.size(0) / n_channels;
     TORCH_CHECK(R.size(1) == orders * orders, "tensors: expected ", orders * orders, " components, got ", R.size(1));
   }
-  if (takes_gpu(features))
-    return gpu::summed_pairs({features, lead, center_part, np, centers, neighbors, scale, R, w1, w2, b2, last}, lowest_order, n_channels);
+  if (n_channels == 1 && takes_gpu(features))
+    return gpu::summed_pairs({features, lead, center_part, np, centers, neighbors, scale, R, w1, w2, b2, last}, lowest_order);
   check_cpu(features, "features");
   if (needs_graph({features, lead, center_part, np, scale, R, w1, w2, b2, last}))
     return PairSum::apply(features, center_part, present(np, features), centers, neighbors, scale, present(R, features), w1, w2,

@@ -33,7 +33,12 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "tests", [["tests/nn/test_gpu_kernels.py"], ["tests/export/test_fixed_shapes.py", "-k", "gives_what and DP"]]
+    "tests",
+    [
+        ["tests/nn/test_gpu_kernels.py"],
+        ["tests/export/test_fixed_shapes.py", "-k", "gives_what and DP"],
+        ["tests/nn/test_native_bms.py", "-k", "values_and_forces"],  # AMP-BMS, where most has no kernels
+    ],
 )
 def test_kernels_agree_with_their_twins(environment, tests):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]

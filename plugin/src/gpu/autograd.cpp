@@ -16,7 +16,7 @@ namespace gpu {
 std::tuple<Tensor, Tensor, Tensor, Tensor> pair_geometry(const Tensor&, const GeometrySettings&) { not_built(); }
 Tensor anisotropic_features(const Tensors&, int64_t) { not_built(); }
 Tensor polarized_features(const Tensors&) { not_built(); }
-Tensor summed_pairs(const Tensors&, int64_t, int64_t) { not_built(); }
+Tensor summed_pairs(const Tensors&, int64_t) { not_built(); }
 std::tuple<Tensor, Tensor> charge_potential(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, at::ArrayRef<double>) {
   not_built();
 }
@@ -198,9 +198,8 @@ Tensor anisotropic_features(const Tensors& in, int64_t order) { return run<Aniso
 
 Tensor polarized_features(const Tensors& in) { return run<Polarized>({}, in)[0]; }
 
-Tensor summed_pairs(const Tensors& in, int64_t lowest_order, int64_t n_channels) {
+Tensor summed_pairs(const Tensors& in, int64_t lowest_order) {
   check_width(in[9]);
-  TORCH_CHECK(n_channels == 1, "n_channels: expected 1 on a GPU, got ", n_channels);
   return run<PairSum>({{lowest_order}, {}}, in)[0];
 }
 

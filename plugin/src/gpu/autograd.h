@@ -13,7 +13,7 @@ namespace gpu {
 std::tuple<Tensor, Tensor, Tensor, Tensor> pair_geometry(const Tensor& vectors, const GeometrySettings& s);
 Tensor anisotropic_features(const Tensors& in, int64_t order);
 Tensor polarized_features(const Tensors& in);
-Tensor summed_pairs(const Tensors& in, int64_t lowest_order, int64_t n_channels);  // pair_sum
+Tensor summed_pairs(const Tensors& in, int64_t lowest_order);  // pair_sum of one channel
 
 }  // namespace gpu
 }  // namespace ampmm
