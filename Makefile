@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $(INSTALLED)
-	@$(BIN)/python plugin/build.py || true  # a minute, where there is a compiler; models run without
+	@$(BIN)/python plugin/build.py || true  # some minutes, where there is a compiler; models run without
 
 # The box comes equilibrated at 300 K, so the run starts from it as it is.
 simulate: $(INSTALLED)
