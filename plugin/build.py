@@ -105,6 +105,7 @@ def build(target: Path, gpu: str) -> None:
     sources = sorted(str(path) for path in native.SOURCES.rglob("*.cpp"))
     kernels = sorted(native.SOURCES.rglob("*.cu"))
     target.parent.mkdir(parents=True, exist_ok=True)
+    name = f"ampmm_native_{gpu or 'cpu'}"  # torch renames what it builds a second time in a process
     if gpu != "cuda":
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "")
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +119,7 @@ def build(target: Path, gpu: str) -> None:
             flags.append("-DAMPMM_GPU")
             sources += map(str, kernels)
         load(
-            "ampmm_native",
+            name,
             sources,
             extra_cflags=flags,
             extra_cuda_cflags=["-O3", "-DAMPMM_GPU", "-std=c++17"],
@@ -127,7 +128,7 @@ def build(target: Path, gpu: str) -> None:
             build_directory=folder,
         )
         partial = target.with_suffix(f".partial{os.getpid()}")
-        shutil.copyfile(Path(folder) / "ampmm_native.so", partial)
+        shutil.copyfile(Path(folder) / f"{name}.so", partial)
         partial.replace(target)
 
 
