@@ -26,14 +26,16 @@ class PotentialComputation:
     def __init__(self, module: torch.jit.ScriptModule, periodic: bool) -> None:
         self.module = module
         self.periodic = periodic
-        self.one_at_a_time = threading.Lock()  # Contexts of one System share the module and its neighbour lists
+        # Contexts of one System share the module and its neighbour lists, which are buffers: to look for the device at a call,
+        # while another thread's call exchanges them, would read freed memory.
+        self.one_at_a_time = threading.Lock()
+        self.device = next((each.device for each in module.buffers()), torch.device("cpu"))
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        device = next((each.device for each in self.module.buffers()), torch.device("cpu"))
-        positions = torch.from_numpy(_in_nm(state.getPositions(asNumpy=True))).to(device)  # (n, 3)
+        positions = torch.from_numpy(_in_nm(state.getPositions(asNumpy=True))).to(self.device)  # (n, 3)
         box = None
         if self.periodic:
-            box = torch.from_numpy(_in_nm(state.getPeriodicBoxVectors(asNumpy=True))).to(device)  # (3, 3)
+            box = torch.from_numpy(_in_nm(state.getPeriodicBoxVectors(asNumpy=True))).to(self.device)  # (3, 3)
         with self.one_at_a_time, torch.enable_grad():  # also in a script that switched gradients off
             return self.evaluate(positions, box)
 

@@ -1,6 +1,7 @@
 """The whole: a model among classical molecules. Energies against the model's own evaluation, forces against differences."""
 
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +19,7 @@ from ampmm.embedding import (
     serialize_system,
     strip_qm_terms,
 )
+from ampmm.embedding.computations import PotentialComputation
 from ampmm.errors import EmbeddingError, InputError, ModelFileError
 from ampmm.export import load_model
 
@@ -176,9 +178,35 @@ def test_two_contexts_of_one_system_in_two_threads(droplet, model):
         return found
 
     expected = energies(places[0])[0]
-    with ThreadPoolExecutor(2) as pool:
-        for found in pool.map(energies, places):
-            assert found == pytest.approx([expected] * 15, abs=1e-6)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for found in pool.map(energies, places):
+                assert found == pytest.approx([expected] * 15, abs=1e-6)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_computation_leaves_its_module_alone_while_another_thread_is_in_it(droplet, monkeypatch):
+    """A look at its buffers, while a call exchanged them, read freed memory."""
+
+    class Still(torch.nn.Module):
+        def forward(self, positions: torch.Tensor, box: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+            return positions.sum(), torch.zeros_like(positions)
+
+    computation = PotentialComputation(Still(), periodic=False)
+    monkeypatch.setattr(computation, "module", None)
+    state = context(droplet.system, droplet.positions).getState(positions=True)
+    with computation.one_at_a_time, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(computation, state)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        monkeypatch.undo()
+        computation.one_at_a_time.release()
+        energy_, _ = waiting.result(timeout=60.0)
+        computation.one_at_a_time.acquire()
+    assert energy_ == pytest.approx(droplet.positions.sum())
 
 
 @pytest.mark.parametrize("backend", AVAILABLE)
