@@ -1,14 +1,16 @@
 """The layers of AMP: plain message passing (Eq. 1), with multipoles (Eq. 8), and polarized by MM charges (Eq. 10)."""
 
-from typing import NamedTuple, Optional
+from typing import ClassVar, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ampmm.models.amp_config import AMPConfig
 from ampmm.models.field_polarization import FieldPolarization
+from ampmm.nn import native
 from ampmm.nn.kernels import AnisotropicFeatures, PolarizedMultipoles, WithNorms
 from ampmm.nn.mlp import Network, NodeNetwork, OneSidedPairLinear, PairLinear, PairNetwork
+from ampmm.nn.multipoles import contraction_table
 from ampmm.types import PointCharges
 
 # QM–MM pairs handled at once: bounds the (n_pairs, width) temporaries at 16 MB, which also stay in a CPU's cache.
@@ -73,12 +75,20 @@ class AMPLayer(MessageLayer):
 
     def expand(self, state: NodeState, edges: Edges) -> Tensor:
         """M_i^k = Σ_j c_ij^k R_ij^k (Eqs. 3 and 4), packed: (N, (K+1)²)."""
+        return self.expand_in_parts(state, edges)
+
+    def expand_in_parts(self, state: NodeState, edges: Edges) -> Tensor:
+        """What `expand` does, part by part."""
         nodes = self.with_norms(state.hidden, state.multipoles)
         scale = self.scale * edges.envelope
         return self.coefficients(nodes, edges.radial, state.anisotropic, edges.centers, edges.neighbors, scale, edges.tensors)
 
     def interact(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:
         """New edge features (Eq. 7) and the messages they carry."""
+        return self.interact_in_parts(hidden, multipoles, one_hot, edges)
+
+    def interact_in_parts(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:
+        """What `interact` does, part by part."""
         anisotropic = self.anisotropic(multipoles, one_hot, edges)
         nodes = self.with_norms(hidden, multipoles)
         return NodeState(self.pass_messages(hidden, nodes, anisotropic, edges), multipoles, anisotropic)
@@ -151,3 +161,66 @@ class PolarizedAMPLayer(AMPLayer):
         nodes = self.with_norms(state.hidden, multipoles)
         multipoles = multipoles + self.polarization(nodes, multipoles, one_hot, surroundings)
         return self.interact(state.hidden, multipoles, one_hot, edges)
+
+
+class NativeAMPLayer(AMPLayer):
+    """Native `AMPLayer` on the CPU: two operators in the place of some hundred operations. It has the twin's parts."""
+
+    __jit_unused_properties__: ClassVar = ["twin"]
+    exchanges_parts: ClassVar = True  # by native ones, which take over where the two operators do not
+
+    def __init__(self, twin: AMPLayer) -> None:
+        nn.Module.__init__(self)
+        _share_parts(twin, self)
+        like = twin.radial_weights.pair.weight
+        self.register_buffer("table", contraction_table(twin.with_norms.multipoles.order).to(like), persistent=False)
+        self.gpu = native.gpu_device()
+
+    @property
+    def twin(self) -> AMPLayer:
+        """With the same parts."""
+        kind = PolarizedAMPLayer if isinstance(self, PolarizedAMPLayer) else AMPLayer
+        layer = kind.__new__(kind)
+        nn.Module.__init__(layer)
+        return _share_parts(self, layer)
+
+    def expand(self, state: NodeState, edges: Edges) -> Tensor:
+        """As the twin."""
+        if not self._takes(state.hidden):
+            return self.expand_in_parts(state, edges)
+        return torch.ops.ampmm.layer_multipoles(
+            state.hidden, state.multipoles, edges.radial, edges.envelope, edges.tensors, state.anisotropic, edges.centers,
+            edges.neighbors, self.coefficients.weights(), self.scale,
+        )  # fmt: skip
+
+    def interact(self, hidden: Tensor, multipoles: Tensor, one_hot: Tensor, edges: Edges) -> NodeState:
+        """As the twin."""
+        if not self._takes(hidden):
+            return self.interact_in_parts(hidden, multipoles, one_hot, edges)
+        radial, update = self.radial_weights, self.update
+        weights = [radial.center.weight, radial.center.bias, radial.neighbor.weight, radial.pair.weight]
+        weights.extend(self.message.weights())
+        weights.extend([update.first.weight, update.first.bias, update.rest.second.weight, update.rest.second.bias])
+        hidden, anisotropic = torch.ops.ampmm.layer_messages(
+            hidden, multipoles, edges.unit, edges.radial, edges.envelope, one_hot, edges.centers, edges.neighbors, self.table,
+            weights,
+        )  # fmt: skip
+        return NodeState(hidden, multipoles, anisotropic)
+
+    def _takes(self, x: Tensor) -> bool:
+        return x.device.type == "cpu" and self.gpu != "cpu"  # there tests emulate the GPU's kernels
+
+
+class NativePolarizedAMPLayer(NativeAMPLayer, PolarizedAMPLayer):
+    """Native `PolarizedAMPLayer`."""
+
+
+def _share_parts(source: AMPLayer, target: AMPLayer) -> AMPLayer:
+    for name, part in source.named_children():
+        target.add_module(name, part)
+    target.scale = source.scale
+    return target.train(source.training)
+
+
+native.register(AMPLayer, NativeAMPLayer)
+native.register(PolarizedAMPLayer, NativePolarizedAMPLayer)

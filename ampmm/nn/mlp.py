@@ -1,6 +1,6 @@
 """The fully connected networks of AMP: Linear and SiLU in turn (paper A.2)."""
 
-from typing import Optional
+from typing import List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -135,3 +135,11 @@ class PairNetwork(nn.Module):
             self.rest.second.bias,
             last,
         )
+
+    def weights(self) -> List[Tensor]:
+        """Of the first Linear for centers, its bias, for neighbors, for pairs; of the second, its bias; of the last, if any."""
+        first, second = self.first, self.rest.second
+        weights = [first.center.weight, first.center.bias, first.neighbor.weight, first.pair.weight, second.weight, second.bias]
+        if not self.gives_messages:
+            weights.append(self.rest.last.weight)
+        return weights

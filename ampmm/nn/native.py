@@ -30,7 +30,7 @@ from ampmm.nn.mlp import NodeNetwork
 from ampmm.nn.multipoles import contraction_table
 
 # Goes up whenever an operator comes or goes, or its arguments or their meaning change.
-ABI: Final = 6
+ABI: Final = 7
 OPERATORS: Final = (
     "pair_geometry",
     "anisotropic_features",
@@ -39,6 +39,8 @@ OPERATORS: Final = (
     "has_bfloat16",
     "gpu_device",
     "pair_sum",
+    "layer_multipoles",
+    "layer_messages",
     "channel_features",
     "induced_moments",
     "reaction_field",
@@ -153,7 +155,10 @@ def is_native(module: nn.Module) -> bool:
 def _exchange(module: nn.Module, table: dict) -> nn.Module:
     for name, child in module.named_children():
         if type(child) in table:
-            setattr(module, name, table[type(child)](child))
+            fast = table[type(child)](child)
+            setattr(module, name, fast)
+            if getattr(fast, "exchanges_parts", False):
+                _exchange(fast, table)
         elif type(child) not in table.values():
             _exchange(child, table)
     return module

@@ -215,10 +215,11 @@ struct Anisotropic {
   }
 
   template <class T>
-  static std::vector<Tensor> backward_kernel(const Layout& y, const std::vector<Tensor>& in, const Tensor& by_x) {
+  static std::vector<Tensor> backward_kernel(const Layout& y, const std::vector<Tensor>& in, const Tensor& by_x, bool weights) {
     const int64_t n = in[UNIT].size(0), n_weights = in[MATRIX].size(0), n_radial = in[MATRIX].size(1), N = in[MULTIPOLES].size(0);
     Tensor by_unit = new_columns(n, 3, in[UNIT]), by_radial = zero_columns(n, n_radial, in[UNIT]);
-    Sum by_M({N, in[MULTIPOLES].size(1)}, by_x), by_i({N, n_weights}, by_x), by_j({N, n_weights}, by_x), by_W({n_weights, n_radial}, by_x);
+    Sum by_M({N, in[MULTIPOLES].size(1)}, by_x), by_i, by_j, by_W;
+    if (weights) by_i = Sum({N, n_weights}, by_x), by_j = Sum({N, n_weights}, by_x), by_W = Sum({n_weights, n_radial}, by_x);
     for_tiles(n, SMALL_TILE, [&](int64_t first, int64_t m, int thread) {
       Tile<T> t(in, y, first, m);
       std::vector<T> aG(y.n_scalars * m), aw(n_weights * m), aL(y.n_side * m), aR(y.n_side * m), r(3 * m);
@@ -244,8 +245,10 @@ struct Anisotropic {
     (void)in;
     t.contractions.store(aL.data(), t.i, by_M.data<T>(thread));
     t.contractions.store(aR.data(), t.j, by_M.data<T>(thread));
-    scatter_components(aw.data(), t.m, t.i, t.n_weights, by_i.data<T>(thread));
-    scatter_components(aw.data(), t.m, t.j, t.n_weights, by_j.data<T>(thread));
+    if (by_i.parts.defined()) {
+      scatter_components(aw.data(), t.m, t.i, t.n_weights, by_i.data<T>(thread));
+      scatter_components(aw.data(), t.m, t.j, t.n_weights, by_j.data<T>(thread));
+    }
     for (int a = 0; a < 3; ++a) std::memcpy(column<T>(by_unit, a, t.first), r.data() + a * t.m, t.m * sizeof(T));
   }
 
@@ -306,10 +309,10 @@ struct Anisotropic {
     AT_DISPATCH_FLOATING_TYPES(in[UNIT].scalar_type(), "anisotropic", [&] { x = forward_kernel<scalar_t>(layout(o), tidy(in)); });
     return {x};
   }
-  static std::vector<Tensor> backward(const Options& o, const std::vector<Tensor>& in, const std::vector<Tensor>& by) {
+  static std::vector<Tensor> backward(const Options& o, const std::vector<Tensor>& in, const std::vector<Tensor>& by, bool weights = true) {
     std::vector<Tensor> r;
     AT_DISPATCH_FLOATING_TYPES(in[UNIT].scalar_type(), "anisotropic_backward",
-                               [&] { r = backward_kernel<scalar_t>(layout(o), tidy(in), as_columns(by[0])); });
+                               [&] { r = backward_kernel<scalar_t>(layout(o), tidy(in), as_columns(by[0]), weights); });
     return r;
   }
   static std::vector<Tensor> second(const Options& o, const std::vector<Tensor>& in, const std::vector<Tensor>& by,
@@ -321,19 +324,30 @@ struct Anisotropic {
   }
 };
 
-}  // namespace
-
-Tensor anisotropic_features(const Tensor& multipoles, const Tensor& unit, const Tensor& radial, const Tensor& by_center,
-                            const Tensor& by_neighbor, const Tensor& matrix, const Tensor& centers, const Tensor& neighbors,
-                            const Tensor& table) {
+Options order_of(const Tensor& multipoles) {
   int64_t order = 0;
   while ((order + 1) * (order + 1) < multipoles.size(1)) ++order;
   TORCH_CHECK((order + 1) * (order + 1) == multipoles.size(1) && order <= MAX_ORDER,
               "multipoles: expected (n_atoms, 1 | 4 | 9 | 16), got ", multipoles.sizes());
+  return {{order}, {}};
+}
+
+}  // namespace
+
+Tensor anisotropic_values(const std::vector<Tensor>& in) { return Anisotropic::forward(order_of(in[MULTIPOLES]), in)[0]; }
+
+std::vector<Tensor> anisotropic_gradients(const std::vector<Tensor>& in, const Tensor& by) {
+  return slice(Anisotropic::backward(order_of(in[MULTIPOLES]), in, {by}, false), 0, RADIAL + 1);
+}
+
+Tensor anisotropic_features(const Tensor& multipoles, const Tensor& unit, const Tensor& radial, const Tensor& by_center,
+                            const Tensor& by_neighbor, const Tensor& matrix, const Tensor& centers, const Tensor& neighbors,
+                            const Tensor& table) {
+  const Options o = order_of(multipoles);
   const std::vector<Tensor> in{multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors, table};
-  if (takes_gpu(multipoles)) return gpu::anisotropic_features(in, order);
+  if (takes_gpu(multipoles)) return gpu::anisotropic_features(in, o.whole[0]);
   check_cpu(multipoles, "multipoles");
-  return run_twice<Anisotropic>({{order}, {}}, in)[0];
+  return run_twice<Anisotropic>(o, in)[0];
 }
 
 }  // namespace ampmm

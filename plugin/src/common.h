@@ -5,7 +5,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/core/GradMode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
@@ -50,7 +50,7 @@ template <class F>
 void for_tiles(int64_t n, int64_t largest, const F& f) {
   const int64_t tile = tile_size(n, largest), tiles = (n + tile - 1) / tile;
   at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
-    c10::AutoGradMode no_grad(false);
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
     const int thread = at::get_thread_num();
     for (int64_t t = begin; t < end; ++t) {
       const int64_t first = t * tile;

@@ -9,4 +9,6 @@ constexpr double S2 = 1.4142135623730951, S6 = 2.449489742783178, S15 = 0.387298
 constexpr int MAX_ORDER = 3;
 constexpr int MAX_COMPONENTS = (MAX_ORDER + 1) * (MAX_ORDER + 1);
 
+constexpr double NORM_EPSILON = 1.0e-4;  // of multipoles' norms, as in ampmm/nn/multipoles.py
+
 }  // namespace ampmm

@@ -11,6 +11,13 @@ namespace ampmm {
 std::tuple<Tensor, Tensor, Tensor, Tensor> pair_geometry(const Tensor& vectors, double cutoff, int64_t exponent, int64_t n_radial,
                                                          int64_t order);
 
+Tensor anisotropic_features(const Tensor& multipoles, const Tensor& unit, const Tensor& radial, const Tensor& by_center,
+                            const Tensor& by_neighbor, const Tensor& matrix, const Tensor& centers, const Tensor& neighbors,
+                            const Tensor& table);
+// The same without autograd, from its inputs; and the gradients by multipoles, unit and radial.
+Tensor anisotropic_values(const std::vector<Tensor>& in);
+std::vector<Tensor> anisotropic_gradients(const std::vector<Tensor>& in, const Tensor& by);
+
 Tensor polarized_features(const Tensor& multipoles, const Tensor& tensors, const Tensor& radial, const Tensor& charges,
                           const Tensor& by_center, const Tensor& matrix, const Tensor& centers);
 

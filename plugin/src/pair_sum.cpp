@@ -82,18 +82,6 @@ Tensor forward_kernel(const PairSumInput& in, bool keep, PairSumActivations& kep
   return total.total();
 }
 
-struct PairSumGradients {
-  Tensor features, center_part, neighbor_part, scale, tensors, w1, w2, b2, w3, leading;
-  Tensor gs1;  // (n, H), kept for the second derivative
-  void take(const WeightSums& sums) {
-    if (!sums.wanted) return;
-    w1 = sums.w1.total();
-    w2 = sums.w2.total();
-    b2 = sums.b2.total();
-    w3 = sums.w3.total();
-  }
-};
-
 // The gradient by scale and tensors, and by_out in `by_out` (components for K > 0, rows else).
 template <class T>
 void by_aggregate(const PairSumInput& in, const PairSumActivations& kept, const T* y, int64_t first, int64_t m, T* by_out,
@@ -332,8 +320,7 @@ struct PairSum : public torch::autograd::Function<PairSum> {
     PairSumInput in = input(features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, leading, lowest, n_channels);
     PairSumActivations kept;
     kept.slopes = slopes;
-    Tensor y;
-    AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum", [&] { y = forward_kernel<scalar_t>(in, true, kept); });
+    const Tensor y = pair_sum_values(in, true, kept);
     // Saved as given, so that the second derivative reaches them.
     ctx->save_for_backward({features, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3, kept.z1,
                             kept.z2, present(kept.out, features), leading});
@@ -382,6 +369,19 @@ struct PairSum : public torch::autograd::Function<PairSum> {
 
 }  // namespace
 
+Tensor pair_sum_values(const PairSumInput& in, bool keep, PairSumActivations& kept) {
+  Tensor y;
+  AT_DISPATCH_FLOATING_TYPES(in.features.scalar_type(), "pair_sum", [&] { y = forward_kernel<scalar_t>(in, keep, kept); });
+  return y;
+}
+
+PairSumGradients pair_sum_gradients(const PairSumInput& in, const PairSumActivations& kept, const Tensor& by_y) {
+  PairSumGradients g;
+  AT_DISPATCH_FLOATING_TYPES(in.features.scalar_type(), "pair_sum_backward",
+                             [&] { g = backward_kernel<scalar_t>(in, kept, by_y.contiguous(), Tensor(), Tensor(), false, false); });
+  return g;
+}
+
 Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, const Tensor& center_part, const std::optional<Tensor>& neighbor_part,
                 const Tensor& centers, const Tensor& neighbors, const Tensor& scale, const std::optional<Tensor>& tensors,
                 const Tensor& w1, const Tensor& w2, const Tensor& b2, const std::optional<Tensor>& w3, int64_t lowest_order, int64_t n_channels) {
@@ -402,9 +402,7 @@ Tensor pair_sum(const Tensor& features, const std::optional<Tensor>& leading, co
                           !needs_graph({w1, w2, b2, last}))[0];
   PairSumInput in = input(features, center_part, np, centers, neighbors, scale, R, w1, w2, b2, last, lead, lowest_order, n_channels);
   PairSumActivations none{};
-  Tensor y;
-  AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "pair_sum", [&] { y = forward_kernel<scalar_t>(in, false, none); });
-  return y;
+  return pair_sum_values(in, false, none);
 }
 
 }  // namespace ampmm

@@ -38,6 +38,23 @@ struct PairSumActivations {
   bool slopes;    // in the place of z1 and, with a last Linear, z2: see mlp.h
 };
 
+struct PairSumGradients {
+  Tensor features, center_part, neighbor_part, scale, tensors, w1, w2, b2, w3, leading;
+  Tensor gs1;  // (n, H), kept for the second derivative
+  void take(const WeightSums& sums) {
+    if (!sums.wanted) return;
+    w1 = sums.w1.total();
+    w2 = sums.w2.total();
+    b2 = sums.b2.total();
+    w3 = sums.w3.total();
+  }
+};
+
+// The sum; with `keep` also what its derivatives need, as kept.slopes says.
+Tensor pair_sum_values(const PairSumInput& in, bool keep, PairSumActivations& kept);
+// For evaluations, after slopes were kept: by all but the weights.
+PairSumGradients pair_sum_gradients(const PairSumInput& in, const PairSumActivations& kept, const Tensor& by_y);
+
 // One tile's scratch of `count` matrices (TILE, H).
 inline std::vector<Tensor> scratch(int count, int64_t rows, int64_t width, const Tensor& like) {
   std::vector<Tensor> all;

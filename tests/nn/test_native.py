@@ -169,8 +169,9 @@ def test_derivatives_by_the_geometry_are_complete():
         assert_equal(results[1], results[0], 1e-10)
 
 
-def test_scripted_is_eager_at_every_call():
-    model = native.use_native(small_model("AMP(3)-DP"))
+@pytest.mark.parametrize("fixed", [False, True])
+def test_scripted_is_eager_at_every_call(fixed):
+    model = native.use_native(small_model("AMP(3)-DP").requires_grad_(not fixed))
     scripted = torch.jit.script(model)
     regions = [random_region(5, 6, 1.0, seed) for seed in (1, 2, 3)]
     for call in range(20):
@@ -179,9 +180,13 @@ def test_scripted_is_eager_at_every_call():
 
 
 def test_back_to_the_twins():
-    model = native.use_native(small_model("AMP(3)-DP"))
-    assert "ampmm::pair_sum" in str(torch.jit.script(model).inlined_graph)
+    model = small_model("AMP(3)-DP")
+    kinds, names = [type(each) for each in model.modules()], list(model.state_dict())
+    native.use_native(model)
+    graph = str(torch.jit.script(model).inlined_graph)
+    assert all(f"ampmm::{name}" in graph for name in ("pair_sum", "layer_multipoles", "layer_messages"))
     assert not native.is_native(native.use_twins(model))
+    assert [type(each) for each in model.modules()] == kinds and list(model.state_dict()) == names
     assert "ampmm::" not in str(torch.jit.script(model).inlined_graph)
 
 
