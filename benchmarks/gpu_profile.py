@@ -29,11 +29,11 @@ def main() -> None:
 
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n{native.status()}\n")
     x = torch.zeros(1000, device="cuda")
-    additions, _ = capture(lambda: [x.add_(1.0) for _ in range(1000)])
+    additions, _ = capture(lambda: [x.add_(1.0) for _ in range(1000)], x.device)
     print(f"a small kernel in a graph: {milliseconds(additions, 20):.2f} µs")
     for n, k, m in PRODUCTS:
         a, b = torch.randn(n, k, device="cuda"), torch.randn(k, m, device="cuda")
-        products, _ = capture(lambda a=a, b=b: [a @ b for _ in range(50)])
+        products, _ = capture(lambda a=a, b=b: [a @ b for _ in range(50)], a.device)
         print(f"product of ({n}, {k}) and ({k}, {m}): {20.0 * milliseconds(products, 10):.1f} µs")
     for name in given.systems:
         profile(name, given.kernels)
@@ -73,7 +73,7 @@ def profile(name: str, n_printed: int) -> None:
         potential(positions, box)
         torch.cuda.synchronize()
     kernels = [each for each in profiled.events() if each.device_type == torch.autograd.DeviceType.CUDA]
-    graph, _ = capture(lambda: potential(positions, box))
+    graph, _ = capture(lambda: potential(positions, box), positions.device)
     print(
         f"\n{name}: {without:.2f} ms a call, {milliseconds(graph, 200):.2f} ms as a graph; {len(kernels)} kernels that take "
         f"{1e-3 * sum(each.device_time for each in kernels):.2f} ms; "

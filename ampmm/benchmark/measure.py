@@ -109,7 +109,7 @@ def measure_region(
         evaluator = _in_mode(mode, model, kernel, device)
         for part, given in (("total", arguments), ("graph", empty)):
             call = partial(evaluator, *given)
-            calls[f"{mode} {part}"] = capture(call)[0] if mode == "cuda-graph" else call
+            calls[f"{mode} {part}"] = capture(call, device)[0] if mode == "cuda-graph" else call
     times = _paired(calls, rounds, device, clock)
     rate, bandwidth = matrix_rate(device, dtype, clock), copy_bandwidth(device, clock)
     counts = operations(force_evaluator(model, kernel), arguments)

@@ -75,7 +75,7 @@ class GraphComputation(PotentialComputation):
         for name in ("n_edges", "n_pairs", "n_polarization"):
             setattr(self.module, name, 0)  # the next call finds it; an archive, or a call that failed, may have left other ones
         inputs = positions.clone(), None if box is None else box.clone()
-        self.captured = Captured(*inputs, *capture(lambda: self.module(*inputs)))
+        self.captured = Captured(*inputs, *capture(lambda: self.module(*inputs), positions.device))
         result = self._replayed(self.captured, positions, box)
         if np.isfinite(result[0]):
             return result

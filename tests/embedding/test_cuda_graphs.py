@@ -1,5 +1,8 @@
 """CUDA graphs in a System. Where no GPU is, a stand-in for the graph calls the module anew at every replay."""
 
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import openmm
 import pytest
@@ -9,7 +12,7 @@ from embedding_systems import ML_GROUP, context, energy, forces, mixed, write_mo
 from ampmm.embedding import BACKENDS, deserialize_system, get_backend, serialize_system
 from ampmm.embedding.backends import FORCE_NAME, import_openmmtorch
 from ampmm.errors import InputError
-from ampmm.export import load_model
+from ampmm.export import capture, load_model
 
 AVAILABLE = [name for name, backend in BACKENDS.items() if not backend.missing()]
 GPU = torch.cuda.is_available()
@@ -17,11 +20,11 @@ GPU = torch.cuda.is_available()
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """A GPU that is not there, for the CPU: how often a graph was captured."""
-    captures: list[int] = []
+    """A GPU that is not there, for the CPU: where graphs were captured."""
+    captures: list[torch.device] = []
 
-    def capture(call):
-        captures.append(1)
+    def capture(call, device):
+        captures.append(device)
         result = call()
 
         def replay() -> None:
@@ -46,7 +49,7 @@ def test_steps_are_those_without_graphs(name, backend, pretended, model, request
             each.getIntegrator().step(2)
         assert energy(graph, {ML_GROUP}) == pytest.approx(energy(plain, {ML_GROUP}), abs=1e-6)
         assert np.allclose(forces(graph), forces(plain), atol=1e-4)
-    assert len(pretended) == (backend == "python")
+    assert pretended == ([torch.device("cpu")] if backend == "python" else [])
 
 
 def test_arrays_that_have_become_too_short_are_made_anew(pretended, droplet, model):
@@ -119,6 +122,33 @@ def test_what_no_graph_can_do_is_refused(monkeypatch, box, droplet, model, tmp_p
         mixed(droplet, Nothing(), cuda_graphs=True)
 
 
+def test_a_graph_is_recorded_and_replayed_on_its_device(monkeypatch):
+    """With a stand-in for torch.cuda, which says where the current device was another one."""
+    current, seen = [0], []
+
+    @contextmanager
+    def device(index):
+        before, current[0] = current[0], torch.device(index).index if isinstance(index, str) else index
+        yield
+        current[0] = before
+
+    @contextmanager
+    def recorded(graph, stream, capture_error_mode):
+        seen.append(f"{capture_error_mode} on {stream.device}")
+        yield
+
+    stream = lambda: SimpleNamespace(device=current[0], wait_stream=lambda other: None)  # noqa: E731
+    graph = lambda: SimpleNamespace(replay=lambda: seen.append(f"replayed on {current[0]}"))  # noqa: E731
+    stand_in = {"device": device, "current_device": lambda: current[0], "Stream": stream, "current_stream": stream}
+    stand_in |= {"stream": lambda aside: nullcontext(), "CUDAGraph": graph, "graph": recorded}
+    for name, what in stand_in.items():
+        monkeypatch.setattr(torch.cuda, name, what)
+    replay, result = capture(lambda: seen.append(f"called on {current[0]}") or len(seen), "cuda:1")
+    replay()
+    assert seen == [*3 * ["called on 1"], "thread_local on 1", "called on 1", "replayed on 1"]
+    assert result == 5 and current == [0]
+
+
 @pytest.mark.skipif(not GPU, reason="torch finds no GPU")
 @pytest.mark.parametrize("name", ["box", "droplet"])
 def test_a_graph_on_a_gpu_gives_what_no_graph_gives(name, model_file, request):
@@ -132,3 +162,15 @@ def test_a_graph_on_a_gpu_gives_what_no_graph_gives(name, model_file, request):
         plain.setPositions(graph.getState(positions=True).getPositions())
         assert energy(graph, {ML_GROUP}) == pytest.approx(energy(plain, {ML_GROUP}), rel=1e-5)
         assert np.allclose(forces(graph, {ML_GROUP}), forces(plain, {ML_GROUP}), atol=1e-3 * np.abs(forces(plain)).max())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch finds no second GPU")
+def test_a_graph_on_another_gpu_than_the_current_one_follows_the_positions(box, model_file):
+    model = load_model(model_file, "cuda:1")
+    plain = context(mixed(box, model, backend="python"), box.positions)
+    graph = context(mixed(box, model, backend="python", cuda_graphs=True), box.positions)
+    for _ in range(3):
+        graph.getIntegrator().step(5)
+        plain.setPositions(graph.getState(positions=True).getPositions())
+        assert energy(graph, {ML_GROUP}) == pytest.approx(energy(plain, {ML_GROUP}), rel=1e-5)
+    assert torch.cuda.current_device() == 0
