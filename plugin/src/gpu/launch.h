@@ -16,6 +16,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__  // in attributes of the standard library, too: nothing may stand for it
 #define __shared__ static  // blocks run one after another
 #define __align__(n) alignas(n)
 

@@ -22,10 +22,12 @@ struct GeometrySettings {
 Tensors geometry(const Tensor& vectors, const GeometrySettings& s);  // direction, tensors, radial functions, envelope
 Tensor geometry_backward(const Tensor& vectors, const Tensors& by, const GeometrySettings& s);
 
+// anisotropic.cu
 // Inputs as the operators': multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors, table.
 Tensor anisotropic(const Tensors& in, int64_t order);
 Tensors anisotropic_backward(const Tensors& in, int64_t order, const Tensor& by);  // by multipoles, unit, radial
 
+// pairs.cu
 // multipoles, tensors, radial, charges, by_center, matrix, centers.
 Tensor polarized(const Tensors& in);
 Tensors polarized_backward(const Tensors& in, const Tensor& by);  // by multipoles, tensors, radial
@@ -35,6 +37,7 @@ std::tuple<Tensor, Tensor> charge_potential(const Tensor& vectors, const Tensor&
 std::tuple<Tensor, Tensor> sums_over_pairs(const Tensor& values, const Tensor& centers, const Tensor& neighbors, int64_t n_centers,
                                            int64_t n_neighbors);
 
+// lists.cu
 struct Padding {
   int64_t capacity, neighbor;
   double cutoff, away;  // away: components of the vectors that fill up
@@ -51,6 +54,7 @@ Tensors pair_sum(const Tensors& in, int64_t lowest_order);  // sum, arguments of
 // By features, leading, center_part, neighbor_part, scale, tensors; what is not `wanted` is undefined.
 Tensors pair_sum_backward(const Tensors& in, const Tensors& kept, const Tensor& by, int64_t lowest_order, const std::vector<bool>& wanted);
 
+// atoms.cu
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
 Tensor linear_backward(const Tensor& by, const Tensor& weight);
 
