@@ -11,8 +11,24 @@ namespace ampmm {
 bool takes_gpu(const at::Tensor&) { return false; }
 
 namespace gpu {
+namespace {
 
-[[noreturn]] static void not_built() { TORCH_CHECK(false, "the native operators were built without kernels for the GPU"); }
+[[noreturn]] void not_built() {
+  TORCH_CHECK(false, "the native operators were built without kernels for the GPU; build them again where torch finds one (make plugin), "
+              "or write the model with AMPMM_NATIVE=0");
+}
+
+// An archive written where there are kernels has these, and does not load without them.
+Tensor node_linear(const Tensor&, const Tensor&, const std::optional<Tensor>&) { not_built(); }
+Tensor atom_network(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&) { not_built(); }
+Tensor appended_norms(const Tensor&, const Tensor&, int64_t) { not_built(); }
+std::tuple<Tensor, Tensor, Tensor, Tensor> listed_pairs(const Tensor&, const Tensor&, const std::optional<Tensor>&, const Tensor&, double,
+                                                        int64_t, int64_t, double, bool) {
+  not_built();
+}
+
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> pair_geometry(const Tensor&, const GeometrySettings&) { not_built(); }
 Tensor anisotropic_features(const Tensors&, int64_t) { not_built(); }
 Tensor polarized_features(const Tensors&) { not_built(); }
@@ -61,9 +77,14 @@ struct Differentiable : public torch::autograd::Function<Differentiable<K>> {
                 "training mode, or set AMPMM_NATIVE=0");
     auto saved = ctx->get_saved_variables();
     for (auto& each : saved) each = absent(each);
-    for (auto& each : by)
-      if (each.defined()) each = each.contiguous();
     const size_t n = ctx->saved_data["n_inputs"].toInt();
+    bool any = false;
+    for (auto& each : by)
+      if (each.defined()) {
+        each = each.contiguous();
+        any = true;
+      }
+    if (!any) return variable_list(n + 1);
     std::vector<bool> wanted(n);
     for (size_t i = 0; i < n; ++i) wanted[i] = ctx->needs_input_grad(i);
     auto r = K::backward(remembered(ctx), slice(saved, 0, n), slice(saved, n, saved.size()), by, wanted);
@@ -200,12 +221,18 @@ Tensor polarized_features(const Tensors& in) { return run<Polarized>({}, in)[0];
 
 Tensor summed_pairs(const Tensors& in, int64_t lowest_order) {
   check_width(in[9]);
+  TORCH_CHECK(!in[11].defined() || in[11].size(0) <= MAX_ORDER + 1, "w3: expected at most ", MAX_ORDER + 1, " rows on a GPU, got ", in[11].size(0));
   return run<PairSum>({{lowest_order}, {}}, in)[0];
 }
 
 }  // namespace gpu
 
+#endif
+
+}  // namespace ampmm
+
 TORCH_LIBRARY_FRAGMENT(ampmm, library) {
+  using namespace ampmm;
   library.def("atom_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor", &gpu::node_linear);
   library.def("atom_network(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor? w3) -> Tensor", &gpu::atom_network);
   library.def("with_norms(Tensor hidden, Tensor multipoles, int order) -> Tensor", &gpu::appended_norms);
@@ -213,13 +240,6 @@ TORCH_LIBRARY_FRAGMENT(ampmm, library) {
       "padded_pairs(Tensor positions, Tensor others, Tensor? box, Tensor like, float cutoff, int capacity, int neighbor, float away, "
       "bool distinct) -> (Tensor, Tensor, Tensor, Tensor)",
       &gpu::listed_pairs);
-}
-
-#endif
-
-}  // namespace ampmm
-
-TORCH_LIBRARY_FRAGMENT(ampmm, library) {
   // The type of device whose tensors the kernels take, or "".
 #if !defined(AMPMM_GPU)
   library.def("gpu_device() -> str", [] { return std::string(); });
