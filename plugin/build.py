@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from ampmm.nn import native
+from ampmm.nn import native, native_on_gpu
 
 # Without -ffast-math: NaN and infinity have to reach the checks of the callers.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-std=c++17", "-Wno-unknown-pragmas")
@@ -31,7 +31,15 @@ def main() -> int:
         help="for tests: the GPU's kernels run on the CPU, slowly; $AMPMM_NATIVE_DIR has to name a folder of their own",
     )
     given = parser.parse_args()
-    target = native.cache_folder() / native.library_name(native.SOURCES)
+    if given.emulate_gpu and not os.environ.get("AMPMM_NATIVE_DIR"):
+        parser.error("--emulate-gpu: set AMPMM_NATIVE_DIR to a folder for it, or all models would use it")
+    without = "" if given.emulate_gpu else nvcc_missing()
+    variants = ["emulated"] if given.emulate_gpu else ["cpu"]
+    if without:
+        print(f"native operators: for the CPU alone, {without}")
+    elif not given.emulate_gpu:
+        variants = [native_on_gpu.architectures(wanted_gpus()), "cpu"]
+    target = library(variants[0])
     if target.exists() and not given.force:
         print(f"native operators: {target} is up to date")
         return 0
@@ -41,21 +49,27 @@ def main() -> int:
     if missing:
         print(f"native operators: not built, {missing}; ampmm runs without them", file=sys.stderr)
         return 1
-    without = "" if given.emulate_gpu else nvcc_missing()
-    gpu = "emulated" if given.emulate_gpu else "" if without else "cuda"
-    if without:
-        print(f"native operators: for the CPU alone, {without}")
-    for each in dict.fromkeys((gpu, gpu if given.emulate_gpu else "")):
+    for each in variants:
+        target = library(each)
         try:
             build(target, each)
-            break
-        except (RuntimeError, OSError) as error:
-            rest = "ampmm runs without them" if each != "cuda" else "again, without kernels for the GPU"
+            print(f"native operators: built {target}")
+            return 0
+        except (RuntimeError, OSError, ValueError) as error:
+            rest = "ampmm runs without them" if each == variants[-1] else "again, without kernels for the GPU"
             print(f"native operators: the build failed; {rest}.\n{error}", file=sys.stderr)
-    else:
-        return 1
-    print(f"native operators: built {target}")
-    return 0
+    return 1
+
+
+def library(variant: str) -> Path:
+    """The file that is built."""
+    return native.cache_folder() / native.library_name(variant)
+
+
+def wanted_gpus() -> str:
+    """The GPUs to build for, as in TORCH_CUDA_ARCH_LIST: those that it names, else those that torch finds; "" for none."""
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()
+    return named or ";".join(f"{major}.{minor}" for major, minor in native_on_gpu.gpus())
 
 
 def missing_tools() -> str:
@@ -76,8 +90,13 @@ def nvcc_missing() -> str:
 
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
-    if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+    wanted = wanted_gpus()
+    if not wanted:
         return "torch finds no GPU (to build for another machine's, set TORCH_CUDA_ARCH_LIST, as in 9.0)"
+    try:
+        native_on_gpu.architectures(wanted)
+    except ValueError as error:
+        return str(error)
     nvcc = Path(CUDA_HOME or "") / "bin" / "nvcc"
     if CUDA_HOME is None or not nvcc.exists():
         return f"there is no nvcc (install the CUDA toolkit {torch.version.cuda}, and set CUDA_HOME if it is in no usual place)"
@@ -89,12 +108,12 @@ def nvcc_missing() -> str:
     return ""
 
 
-def build(target: Path, gpu: str) -> None:
+def build(target: Path, variant: str) -> None:
     """Compile into a folder of its own and move the whole library into place.
 
     Args:
         target: the library.
-        gpu: with kernels for "cuda", with those "emulated" on the CPU, or "" without them.
+        variant: see `ampmm.nn.native.library_name`.
     """
     from torch.utils.cpp_extension import load
 
@@ -105,17 +124,18 @@ def build(target: Path, gpu: str) -> None:
     sources = sorted(str(path) for path in native.SOURCES.rglob("*.cpp"))
     kernels = sorted(native.SOURCES.rglob("*.cu"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    name = f"ampmm_native_{gpu or 'cpu'}"  # torch renames what it builds a second time in a process
-    if gpu != "cuda":
+    kind = variant.split("-")[0]
+    name = f"ampmm_native_{kind}"  # torch renames what it builds a second time in a process
+    if kind != "cuda":
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "")
     with tempfile.TemporaryDirectory() as folder:
-        if gpu == "emulated":
+        if kind == "emulated":
             flags = ["-O1", "-fopenmp", "-std=c++17", "-Wno-unknown-pragmas", "-DAMPMM_GPU", "-DAMPMM_EMULATED_GPU"]
             for path in kernels:
                 copy = Path(folder) / f"{path.stem}_emulated.cpp"
                 copy.write_text(f'#include "{path}"\n', encoding="utf-8")
                 sources.append(str(copy))
-        elif gpu == "cuda":
+        elif kind == "cuda":
             flags.append("-DAMPMM_GPU")
             sources += map(str, kernels)
         load(

@@ -9,9 +9,9 @@ import hashlib
 import math
 import os
 import platform
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar, Final, Optional, Tuple
+from typing import Final, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,15 @@ from ampmm.nn.kernels import (
 )
 from ampmm.nn.mlp import NodeNetwork
 from ampmm.nn.multipoles import contraction_table
+from ampmm.nn.native_on_gpu import (
+    MOST_COEFFICIENTS,
+    NativeLinear,
+    NativeNodeNetwork,
+    NativeWithNorms,
+    fits,
+    gpus,
+    takes,
+)
 
 # Goes up whenever an operator comes or goes, or its arguments or their meaning change.
 ABI: Final = 7
@@ -49,11 +58,13 @@ OPERATORS: Final = (
     "charge_field_gradients",
     "sums_over_pairs",
     "near_pairs",
+    "padded_pairs",
+    "atom_linear",
+    "atom_network",
+    "with_norms",
     "long_range_energies",
     "nuclear_repulsion",
 )
-# On a GPU up to so many atoms go to our kernels, which read all weights for every two of them; more go to torch's products.
-FEW_ATOMS: Final = 256
 SOURCES: Final = Path(__file__).parents[2] / "plugin" / "src"  # in a checkout; nothing is there after `pip install`
 _BUILD: Final = "run `make plugin` in a checkout of ampmm to build them"
 
@@ -64,14 +75,17 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ampmm"
 
 
-def library_name(sources: Optional[Path] = SOURCES) -> str:
-    """The library's file name for this torch, this processor's instructions and these sources ("*" without any)."""
+def library_name(variant: str = "*", sources: Optional[Path] = SOURCES) -> str:
+    """A library's file name for this torch, this processor's instructions and these sources ("*" without any).
+
+    The variant is cpu, emulated (the kernels for a GPU on the CPU, for tests) or as cuda-sm90, with kernels for such GPUs.
+    """
     machine = hashlib.sha256(f"{torch.__version__} {platform.machine()} {instructions()}".encode()).hexdigest()[:10]
     digest = "*"
     if sources is not None and sources.is_dir():
         texts = [path.read_bytes() for path in sorted(sources.rglob("*")) if path.suffix in (".h", ".cpp", ".cu")]
         digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:10]
-    return f"ampmm_native-{ABI}-{machine}-{digest}.so"
+    return f"ampmm_native-{ABI}-{machine}-{variant}-{digest}.so"
 
 
 def instructions() -> str:
@@ -89,16 +103,29 @@ def load() -> str:
     if os.environ.get("AMPMM_NATIVE", "1") == "0":
         return "switched off by AMPMM_NATIVE=0"
     found = sorted(cache_folder().glob(library_name()), key=lambda path: path.stat().st_mtime)
-    if not found and any(cache_folder().glob(library_name(None))):
+    if not found and any(cache_folder().glob(library_name(sources=None))):
         return f"built from other sources than these; {_BUILD}"
     if not found:
         return f"not built for this torch and processor; {_BUILD}"
+    usable = _usable(found)
+    if not usable:
+        return f"built for another GPU ({found[-1].name}); {_BUILD}"
+    path = usable[-1]
     try:
-        torch.ops.load_library(str(found[-1]))
+        torch.ops.load_library(str(path))
     except OSError as error:
-        return f"{found[-1]} does not load ({error}); {_BUILD}"
+        return f"{path} does not load ({error}); {_BUILD}"
     missing = [name for name in OPERATORS if not hasattr(torch.ops.ampmm, name)]
-    return f"{found[-1]} lacks {', '.join(missing)}; {_BUILD}" if missing else ""
+    return f"{path} lacks {', '.join(missing)}; {_BUILD}" if missing else ""
+
+
+def _usable(found: list[Path]) -> list[Path]:
+    """Of libraries those that run here; where torch sees GPUs, those with kernels for them last."""
+    with_kernels = [path for path in found if "-cuda-" in path.name]
+    here = gpus() if with_kernels else []  # not asked without need: it starts CUDA
+    if not here:
+        return found
+    return [path for path in found if path not in with_kernels] + [path for path in with_kernels if fits(path.stem, here)]
 
 
 def available() -> bool:
@@ -129,7 +156,9 @@ def use_native(module: nn.Module) -> nn.Module:
     """Put the native operators in the place of their twins, in place, if the library is there; returns the module."""
     if not available():
         return module
-    return _exchange(module, {**_NATIVE, **_ON_GPU} if gpu_device() else _NATIVE)
+    gpu = gpu_device()
+    on_gpu = {twin: partial(fast, gpu=gpu) for twin, fast in _ON_GPU.items()} if gpu else {}
+    return _exchange(module, {**_NATIVE, **on_gpu})
 
 
 def use_twins(module: nn.Module) -> nn.Module:
@@ -159,7 +188,7 @@ def _exchange(module: nn.Module, table: dict) -> nn.Module:
             setattr(module, name, fast)
             if getattr(fast, "exchanges_parts", False):
                 _exchange(fast, table)
-        elif type(child) not in table.values():
+        elif not isinstance(child, (*_NATIVE.values(), *_ON_GPU.values())):
             _exchange(child, table)
     return module
 
@@ -169,17 +198,6 @@ def _has_known_frequencies(geometry: PairGeometry) -> Tuple[bool, bool]:
     own = geometry.radial.frequencies.double()
     multiples = math.pi * torch.arange(1, own.shape[0] + 1).to(own)
     return torch.allclose(own, multiples, rtol=1e-6, atol=0.0), torch.equal(own, multiples)
-
-
-def _takes(x: Tensor, weight: Tensor, gpu: str, training: bool, most: int = 128) -> bool:
-    """Whether the operators take `x`.
-
-    On the CPU always. On a GPU, with kernels for it, in evaluations that want no gradients by weights, of which there are up to
-    `most` rows.
-    """
-    if x.device.type != gpu:
-        return x.device.type == "cpu"
-    return not training and not (torch.is_grad_enabled() and weight.requires_grad) and weight.shape[0] <= most
 
 
 class NativePairGeometry(nn.Module):
@@ -199,7 +217,7 @@ class NativePairGeometry(nn.Module):
     def forward(self, vectors: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """As the twin."""
         known = self.rounded if vectors.dtype == torch.float32 else self.exact
-        if not known or not _takes(vectors, self.twin.radial.frequencies, self.gpu, self.training):
+        if not known or not takes(vectors, self.twin.radial.frequencies, self.gpu, self.training):
             return self.twin(vectors)
         return torch.ops.ampmm.pair_geometry(vectors, self.cutoff, self.envelope_exponent, self.n_radial, self.order)
 
@@ -227,7 +245,7 @@ class NativeAnisotropicFeatures(nn.Module):
         neighbors: Tensor,
     ) -> Tensor:
         """As the twin."""
-        if not _takes(unit, matrix, self.gpu, self.training, 64):
+        if not takes(unit, matrix, self.gpu, self.training, 64):
             return self.twin(multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors)
         return torch.ops.ampmm.anisotropic_features(
             multipoles, unit, radial, by_center, by_neighbor, matrix, centers, neighbors, self.table
@@ -254,7 +272,9 @@ class NativePolarizedFeatures(nn.Module):
         centers: Tensor,
     ) -> Tensor:
         """As the twin."""
-        if not _takes(tensors, matrix, self.gpu, self.training, 16):
+        # On a GPU no gradients by the charges.
+        by_charges = charges.requires_grad and charges.device.type == self.gpu
+        if by_charges or not takes(tensors, matrix, self.gpu, self.training, 16):
             return self.twin(multipoles, tensors, radial, charges, by_center, matrix, centers)
         return torch.ops.ampmm.polarized_features(multipoles, tensors, radial, charges, by_center, matrix, centers)
 
@@ -267,6 +287,7 @@ class NativePairSum(nn.Module):
         self.twin = twin
         self.lowest_order = twin.lowest_order
         self.n_channels = twin.n_channels
+        self.most_coefficients = MOST_COEFFICIENTS
         self.gpu = gpu_device() if self.n_channels == 1 else ""
         self.train(twin.training)
 
@@ -286,7 +307,8 @@ class NativePairSum(nn.Module):
         w3: Optional[Tensor],
     ) -> Tensor:
         """As the twin."""
-        if not _takes(features, w2, self.gpu, self.training):
+        many = w3 is not None and w3.shape[0] > self.most_coefficients and features.device.type == self.gpu
+        if many or not takes(features, w2, self.gpu, self.training):
             return self.twin(features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3)
         return torch.ops.ampmm.pair_sum(
             features, leading, center_part, neighbor_part, centers, neighbors, scale, tensors, w1, w2, b2, w3,
@@ -330,8 +352,9 @@ class NativePolarizedMultipoles(nn.Module):
     ) -> Tensor:
         """As the twin."""
         known = self.rounded if vectors.dtype == torch.float32 else self.exact
-        takes = _takes(vectors, w2, self.gpu, self.training) and _takes(vectors, matrix, self.gpu, self.training, 16)
-        if self.training or not known or not takes:
+        operators = takes(vectors, w2, self.gpu, self.training) and takes(vectors, matrix, self.gpu, self.training, 16)
+        by_charges = charges.requires_grad and charges.device.type == self.gpu
+        if self.training or not known or not operators or by_charges:
             return self.twin(vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3)
         return torch.ops.ampmm.polarized_multipoles(
             vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3,
@@ -384,85 +407,6 @@ class NativeInducedMoments(nn.Module):
         return torch.ops.ampmm.induced_moments(
             vectors, charges, centers, n_atoms, frequencies, w1, b1, w2, self.cutoff, self.envelope_exponent, self.scale
         )
-
-
-class NativeLinear(nn.Module):
-    """`nn.Linear` of few atoms on a GPU, for evaluations; cuBLAS takes up to 50 µs for such a product, on an H100."""
-
-    __jit_unused_properties__: ClassVar = ["twin"]
-
-    def __init__(self, twin: nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = twin.weight, twin.bias  # the parameters keep their names
-        self.gpu = gpu_device()
-        self.most = FEW_ATOMS
-        self.train(twin.training)
-
-    @property
-    def twin(self) -> nn.Linear:
-        """With the same parameters."""
-        n_out, n_in = self.weight.shape
-        linear = nn.Linear(n_in, n_out, bias=self.bias is not None, device="meta")
-        linear.weight, linear.bias = self.weight, self.bias
-        return linear.train(self.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the twin."""
-        weights_too = torch.is_grad_enabled() and self.weight.requires_grad
-        if x.device.type != self.gpu or self.training or weights_too or x.dim() != 2 or x.shape[0] > self.most:
-            return torch.nn.functional.linear(x, self.weight, self.bias)
-        return torch.ops.ampmm.atom_linear(x, self.weight, self.bias)
-
-
-class NativeNodeNetwork(nn.Module):
-    """Native `NodeNetwork` on a GPU, for evaluations."""
-
-    __jit_unused_properties__: ClassVar = ["twin"]
-    has_last: torch.jit.Final[bool]
-
-    def __init__(self, twin: NodeNetwork) -> None:
-        super().__init__()
-        self.first, self.rest = twin.first, twin.rest  # the parameters keep their names
-        self.has_last = isinstance(twin.rest.last, nn.Linear)
-        self.gpu = gpu_device()
-        self.most = FEW_ATOMS
-        self.train(twin.training)
-
-    @property
-    def twin(self) -> NodeNetwork:
-        """With the same parameters."""
-        network = NodeNetwork(1, 1)
-        network.first, network.rest = self.first, self.rest
-        return network.train(self.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the twin."""
-        takes = x.device.type == self.gpu and _takes(x, self.first.weight, self.gpu, self.training)
-        if not takes or x.shape[0] > self.most:
-            return self.rest(self.first(x))
-        last: Optional[Tensor] = None
-        if self.has_last:
-            last = self.rest.last.weight
-        return torch.ops.ampmm.atom_network(
-            x, self.first.weight, self.first.bias, self.rest.second.weight, self.rest.second.bias, last
-        )
-
-
-class NativeWithNorms(nn.Module):
-    """Native `WithNorms` on a GPU, for evaluations."""
-
-    def __init__(self, twin: WithNorms) -> None:
-        super().__init__()
-        self.twin = twin
-        self.order = twin.multipoles.order
-        self.gpu = gpu_device()
-        self.train(twin.training)
-
-    def forward(self, hidden: Tensor, multipoles: Tensor) -> Tensor:
-        """As the twin."""
-        if hidden.device.type != self.gpu or self.training:
-            return self.twin(hidden, multipoles)
-        return torch.ops.ampmm.with_norms(hidden, multipoles, self.order)
 
 
 _NATIVE: Final[dict[type[nn.Module], type[nn.Module]]] = {

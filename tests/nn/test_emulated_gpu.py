@@ -22,7 +22,7 @@ def environment() -> dict[str, str]:
     folder = native.cache_folder() / "emulated"
     folder.mkdir(parents=True, exist_ok=True)
     everything = {**os.environ, "AMPMM_NATIVE_DIR": str(folder), "AMPMM_NATIVE": "1"}
-    if not (folder / native.library_name()).exists():
+    if not (folder / native.library_name("emulated")).exists():
         if not (shutil.which("ninja") or (Path(sys.executable).parent / "ninja").exists()) or not shutil.which("c++"):
             pytest.skip("there is no compiler, or no ninja")
         with (folder / "build.lock").open("w") as lock:

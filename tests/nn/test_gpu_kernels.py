@@ -111,7 +111,9 @@ def test_anisotropic_features(dtype, order, n):
 @pytest.mark.parametrize("n", [0, 1, 300])
 def test_polarized_features(dtype, order, n):
     inputs = (random(N, (order + 1) ** 2), random(n, (order + 1) ** 2), random(n, 6), random(n), random(N, 3), random(3, 6))
-    assert_same(PolarizedFeatures(order), dtype, (*inputs, sorted_index(n)), (0, 1, 2))
+    centers = sorted_index(n)
+    for wanted in ((0, 1, 2), (0, 1, 2, 3)):  # by the charges only the twin
+        assert_same(PolarizedFeatures(order), dtype, (*inputs, centers), wanted)
 
 
 @TYPES
@@ -140,6 +142,44 @@ def test_pair_sum(dtype, lowest, leading, n, width):
     assert_same(PairSum(0 if messages else order, lowest or 0), dtype, inputs, wanted)
 
 
+def pair_sum_inputs(n: int, width: int, order: int | None) -> tuple:
+    """Of multipoles up to an order, or of messages."""
+    return (
+        random(n, 3),
+        None,
+        random(N, width),
+        random(N, width),
+        sorted_index(n),
+        torch.randint(N, (n,), device=DEVICE),
+        random(n) / n**0.5,
+        None if order is None else random(n, (order + 1) ** 2),
+        random(width, 3),
+        random(width, width) / width**0.5,
+        random(width),
+        None if order is None else random(order + 1, width) / width**0.5,
+    )
+
+
+@pytest.mark.parametrize("order", [None, 1])
+def test_pair_sum_of_so_many_pairs_that_blocks_are_largest(order):
+    """In float32; with_rows in networks.cu says from how many on."""
+    inputs = pair_sum_inputs(8193 + 7, 8, order)
+    assert_same(PairSum(order or 0), torch.float32, inputs, tuple(i for i in (0, 2, 3, 6, 7) if inputs[i] is not None))
+
+
+def test_what_is_wider_than_the_kernels_takes_the_twins():
+    """Five orders of multipoles; more outputs of a network than a block has columns."""
+    assert_same(PairSum(4), torch.float64, pair_sum_inputs(20, 8, 4), (0, 2, 3, 6, 7))
+    assert_same(NodeNetwork(3, 8, 130), torch.float64, (random(4, 3),), (0,))
+    with pytest.raises(RuntimeError, match="w3: expected at most 4 rows on a GPU, got 5"):
+        torch.ops.ampmm.pair_sum(*pair_sum_inputs(20, 8, 4), 0, 1)
+    packed, n = random(N, 25), 6
+    with pytest.raises(RuntimeError, match="multipoles: expected orders up to 3 on a GPU, got 4"):
+        torch.ops.ampmm.polarized_features(
+            packed, random(n, 25), random(n, 6), random(n), random(N, 3), random(3, 6), sorted_index(n)
+        )
+
+
 @TYPES
 @pytest.mark.parametrize("n", [0, 1, 300])
 def test_polarized_multipoles(dtype, n):
@@ -158,7 +198,8 @@ def test_polarized_multipoles(dtype, n):
         random(width),
         random(order, width) / width**0.5,
     )
-    assert_same(PolarizedMultipoles(order, n_radial, 6.0, 6, 0.3, 32768), dtype, inputs, (0, 3, 4))
+    for wanted in ((0, 3, 4), (0, 1, 3, 4)):  # by the charges only the twins
+        assert_same(PolarizedMultipoles(order, n_radial, 6.0, 6, 0.3, 32768), dtype, inputs, wanted)
 
 
 @TYPES
@@ -182,6 +223,43 @@ def test_with_norms(dtype, order, n):
     multipoles = random(n, (order + 1) ** 2)
     multipoles[: n // 2] = 0.0  # as before the first layer
     assert_same(WithNorms(order), dtype, (random(n, 11), multipoles), (0, 1))
+
+
+class NoGradient(torch.autograd.Function):
+    """Zero, by which nothing is differentiable: what comes before is called with no gradients at all."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        return inputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx, by):
+        return None, None
+
+
+def test_gradients_of_what_has_none():
+    order, n = 2, 6
+    multipoles, unit = random(N, 9).requires_grad_(), torch.nn.functional.normalize(random(n, 3), dim=1).requires_grad_()
+    indices = (sorted_index(n), torch.randint(N, (n,), device=DEVICE))
+    network, linear = (each.to(DEVICE).requires_grad_(False).eval() for each in (NodeNetwork(9, 8, 2), nn.Linear(9, 4)))
+    results = (
+        in_place_of(PairGeometry(6, 4.0, 6, order).to(DEVICE))(unit)[0],
+        in_place_of(AnisotropicFeatures(order).to(DEVICE))(
+            multipoles, unit, random(n, 6), random(N, 4), random(N, 4), random(4, 6), *indices
+        ),
+        in_place_of(PolarizedFeatures(order).to(DEVICE))(
+            multipoles, random(n, 9), random(n, 6), random(n), random(N, 3), random(3, 6), indices[0]
+        ),
+        in_place_of(PairSum(0))(unit, *pair_sum_inputs(n, 8, None)[1:]),
+        in_place_of(network)(multipoles),
+        in_place_of(linear)(multipoles),
+        in_place_of(WithNorms(order).to(DEVICE).eval())(random(N, 5), multipoles),
+    )
+    for each in results:
+        assert each.requires_grad
+        total = NoGradient.apply(each, None) + 0.0 * (multipoles.sum() + unit.sum())
+        for gradient in torch.autograd.grad(total, (multipoles, unit)):
+            assert not gradient.any()
 
 
 @TYPES
