@@ -10,8 +10,9 @@ from support.native_library import library_missing
 
 import ampmm
 from ampmm.errors import InputError, ModelFileError
-from ampmm.export import load_scripted, save_model, uses_native_operators
+from ampmm.export import load_scripted, native_modules, save_model, uses_native_operators
 from ampmm.export.native_modules import with_native_operators
+from ampmm.nn import native
 
 pytestmark = pytest.mark.skipif(bool(library_missing()), reason=library_missing())
 
@@ -94,3 +95,61 @@ def test_an_archive_with_them_says_what_is_missing(uracil, tmp_path, monkeypatch
     monkeypatch.setattr("ampmm.nn.native.load", lambda: "not built")
     with pytest.raises(ModelFileError, match="AMPMM_NATIVE=0"):
         load_scripted(archive)
+
+    monkeypatch.setattr("ampmm.nn.native.load", lambda: "")
+    with pytest.raises(ModelFileError, match=r"of another version of ampmm \(Unknown builtin op: ampmm::pair_sum"):
+        load_scripted(archive)
+
+
+def test_an_archive_with_operators_for_a_gpu_loads_without_kernels_for_one(uracil, tmp_path, monkeypatch):
+    """On the CPU it gives the same; what is called on a GPU all the same says what to do."""
+    with monkeypatch.context() as pretended:
+        pretended.setattr(native, "gpu_device", lambda: "cuda")
+        torch.jit.save(with_native_operators(plain(uracil), uracil.card), str(tmp_path / "gpu.pt"))
+    module = load_scripted((tmp_path / "gpu.pt").read_bytes())
+    written = str(module.inlined_graph)
+    assert all(f"ampmm::{name}" in written for name in ("atom_linear", "atom_network", "with_norms"))
+    again = type(uracil)(module, uracil.card, uracil.path)
+    assert abs(again.evaluate(*frame(uracil)).forces_qm - uracil.evaluate(*frame(uracil)).forces_qm).max() < 1e-2
+    if native.gpu_device() == "":
+        x = torch.zeros(2, 3)
+        with pytest.raises(RuntimeError, match=r"built without kernels for the GPU; build them again"):
+            torch.ops.ampmm.atom_linear(x, x, None)
+        with pytest.raises(RuntimeError, match=r"built without kernels for the GPU"):
+            torch.ops.ampmm.padded_pairs(x, x, None, x, 1.0, 1, 0, 1.0, False)
+
+
+def test_the_frames_compared_on_a_gpu_are_large_enough_and_sane(uracil):
+    wanted, got = (native_modules._evaluate(each, uracil.card, 9000) for each in (plain(uracil), uracil.module))
+    n = len(uracil.card.elements) + 1
+    assert n * len(got.forces_mm) >= 9000
+    alone = native_modules._evaluate(plain(uracil), uracil.card)
+    assert wanted.forces_qm.abs().max() < 10 * alone.forces_qm.abs().max()
+    assert native_modules._same(plain(uracil), uracil.module, uracil.card, 9000)
+    torch.testing.assert_close(got.forces_qm, wanted.forces_qm, rtol=1e-4, atol=1e-3 * float(wanted.forces_qm.abs().max()))
+
+
+def test_a_comparison_that_fails_leaves_the_archive_as_it_is(uracil, monkeypatch):
+    usual = native_modules._evaluate
+
+    def evaluate(module, *others):
+        if uses_native_operators(module):
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        return usual(module, *others)
+
+    archive = plain(uracil)
+    monkeypatch.setattr(native_modules, "_evaluate", evaluate)
+    assert with_native_operators(archive, uracil.card) is archive
+
+
+def test_a_model_on_the_cpu_is_compared_on_the_gpu_too(uracil, monkeypatch):
+    """Here one that is not there, so that the comparison fails."""
+    monkeypatch.setattr(native, "gpu_device", lambda: "cuda")
+    compared = []
+    monkeypatch.setattr(native_modules, "_same", lambda module, other, card, n_pairs=0: not compared.append(n_pairs))
+    archive = plain(uracil)
+    exchanged = with_native_operators(archive, uracil.card)
+    assert exchanged is not archive and compared == ([0, 2000, 9000] if torch.cuda.is_available() else [0])
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert with_native_operators(archive, uracil.card) is archive
