@@ -1,6 +1,8 @@
 // The networks of atoms, where there are few of them, and what they are given.
 #include "layers.h"
 
+#include "../constants.h"
+
 #include <ATen/Dispatch.h>
 
 namespace ampmm::gpu {
@@ -94,7 +96,6 @@ __global__ void node_network_backward_kernel(NodeArguments<T> a, const T* by, T*
   }
 }
 
-constexpr double NORM_EPSILON = 1.0e-4;  // as in ampmm/nn/multipoles.py
 
 template <class T>
 __global__ void norms_kernel(int n, int n_hidden, int order, const T* hidden, const T* multipoles, T* y) {
