@@ -1,8 +1,6 @@
 """The whole: a model among classical molecules. Energies against the model's own evaluation, forces against differences."""
 
 import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openmm
@@ -19,7 +17,6 @@ from ampmm.embedding import (
     serialize_system,
     strip_qm_terms,
 )
-from ampmm.embedding.computations import PotentialComputation
 from ampmm.errors import EmbeddingError, InputError, ModelFileError
 from ampmm.export import load_model
 
@@ -162,51 +159,6 @@ def test_a_script_may_have_switched_gradients_off(backend, droplet, model):
     assert without == energy(here, {ML_GROUP})
     with torch.inference_mode(), pytest.raises(Exception, match="inference_mode: forces are gradients"):
         energy(here, {ML_GROUP})
-
-
-def test_two_contexts_of_one_system_in_two_threads(droplet, model):
-    """They share the Python backend's module, whose neighbour lists are of one of them at a time."""
-    system = mixed(droplet, model, backend="python", dtype=torch.float64)
-    places = [droplet.positions + shift for shift in (0.0, 0.3)]  # apart by more than the skin
-
-    def energies(positions: np.ndarray) -> list[float]:
-        here = context(system, positions)
-        found = []
-        for _ in range(15):
-            here.setPositions(positions)
-            found.append(energy(here, {ML_GROUP}))
-        return found
-
-    expected = energies(places[0])[0]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            for found in pool.map(energies, places):
-                assert found == pytest.approx([expected] * 15, abs=1e-6)
-    finally:
-        sys.setswitchinterval(interval)
-
-
-def test_a_computation_leaves_its_module_alone_while_another_thread_is_in_it(droplet, monkeypatch):
-    """A look at its buffers, while a call exchanged them, read freed memory."""
-
-    class Still(torch.nn.Module):
-        def forward(self, positions: torch.Tensor, box: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-            return positions.sum(), torch.zeros_like(positions)
-
-    computation = PotentialComputation(Still(), periodic=False)
-    monkeypatch.setattr(computation, "module", None)
-    state = context(droplet.system, droplet.positions).getState(positions=True)
-    with computation.one_at_a_time, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(computation, state)
-        with pytest.raises(TimeoutError):
-            waiting.result(timeout=0.2)
-        monkeypatch.undo()
-        computation.one_at_a_time.release()
-        energy_, _ = waiting.result(timeout=60.0)
-        computation.one_at_a_time.acquire()
-    assert energy_ == pytest.approx(droplet.positions.sum())
 
 
 @pytest.mark.parametrize("backend", AVAILABLE)
