@@ -325,8 +325,7 @@ struct Anisotropic {
 };
 
 Options order_of(const Tensor& multipoles) {
-  int64_t order = 0;
-  while ((order + 1) * (order + 1) < multipoles.size(1)) ++order;
+  const int64_t order = orders_of(multipoles.size(1)) - 1;
   TORCH_CHECK((order + 1) * (order + 1) == multipoles.size(1) && order <= MAX_ORDER,
               "multipoles: expected (n_atoms, 1 | 4 | 9 | 16), got ", multipoles.sizes());
   return {{order}, {}};

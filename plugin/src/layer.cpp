@@ -20,20 +20,16 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 
-// Stand for an undefined tensor, as those of twice.h, where vectors may be empty.
-Tensor filled(const Tensor& x, const Tensor& like) { return x.defined() ? x : at::empty({0, 0, 0}, like.options()); }
-Tensor emptied(const Tensor& x) { return x.dim() == 3 ? Tensor() : x; }
-
 template <class K>
 struct Layer : public torch::autograd::Function<Layer<K>> {
   static variable_list forward(AutogradContext* ctx, at::TensorList given, const Options& o) {
     Tensors saved = given.vec(), in = saved, kept, out;
-    for (auto& each : in) each = emptied(each);
+    for (auto& each : in) each = absent(each);
     {
       const at::AutoDispatchBelowADInplaceOrView no_autograd;
       out = K::forward(o, in, &kept);
     }
-    for (const auto& each : kept) saved.push_back(filled(each, saved[0]));
+    for (const auto& each : kept) saved.push_back(present(each, saved[0]));
     ctx->save_for_backward(saved);
     ctx->saved_data["n_inputs"] = static_cast<int64_t>(in.size());
     remember(ctx, o);
@@ -46,7 +42,7 @@ struct Layer : public torch::autograd::Function<Layer<K>> {
     const size_t n = ctx->saved_data["n_inputs"].toInt();
     Tensors in = slice(saved, 0, n), kept = slice(saved, n, saved.size()), r;
     for (auto* list : {&in, &kept})
-      for (auto& each : *list) each = emptied(each);
+      for (auto& each : *list) each = absent(each);
     if (at::GradMode::is_enabled()) {
       r = differentiable(ctx, remembered(ctx), in, by);
     } else {
@@ -85,7 +81,7 @@ Tensors run(const Options& o, Tensors in, const Tensors& weights) {
     const at::AutoDispatchBelowADInplaceOrView no_autograd;
     return K::forward(o, in, nullptr);
   }
-  for (auto& each : in) each = filled(each, in[0]);
+  for (auto& each : in) each = present(each, in[0]);
   return Layer<K>::apply(at::TensorList(in), o);
 }
 
@@ -102,8 +98,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 }
 
 int64_t orders(const Tensor& multipoles) {
-  int64_t n = 0;
-  while (n * n < multipoles.size(1)) ++n;
+  const int64_t n = orders_of(multipoles.size(1));
   TORCH_CHECK(n * n == multipoles.size(1), "multipoles: expected (n_atoms, 1 | 4 | 9 | 16), got ", multipoles.sizes());
   return n;
 }
@@ -158,7 +153,7 @@ void atoms_backward(const Tensor* w, const PairSumGradients& g, Tensor by_nodes)
 
 PairSumInput pairs(const Tensor& radial, const Tensor& anisotropic, const Tensor& center, const Tensor& neighbor, const Tensor& centers,
                    const Tensor& neighbors, const Tensor& scale, const Tensor& tensors, const Tensor* w, const Tensor& w3) {
-  return {as_columns(radial), center, neighbor, centers, neighbors, scale.contiguous(), tensors.defined() ? as_columns(tensors) : tensors, 0, 1,
+  return {as_columns(radial), center, neighbor, centers.contiguous(), neighbors.contiguous(), scale.contiguous(), tensors.defined() ? as_columns(tensors) : tensors, 0, 1,
           Weights(w[W1], w[W2], w[B2], w3), anisotropic.defined() ? as_columns(anisotropic) : anisotropic};
 }
 

@@ -24,10 +24,9 @@ struct Tile {
   std::vector<T> M, D, w;
 
   Tile(const std::vector<Tensor>& in_, int64_t first_, int64_t m_)
-      : in(in_), first(first_), m(m_), n(in[TENSORS].size(0)), C(in[TENSORS].size(1)), orders(0), n_weights(in[MATRIX].size(0)),
+      : in(in_), first(first_), m(m_), n(in[TENSORS].size(0)), C(in[TENSORS].size(1)), orders(orders_of(C)), n_weights(in[MATRIX].size(0)),
         n_radial(in[MATRIX].size(1)), i(in[CENTERS].template data_ptr<int64_t>() + first),
         q(in[CHARGES].template data_ptr<T>() + first), M(C * m), w(n_weights * m) {
-    while (orders * orders < C) ++orders;
     D.resize(orders * m);
     gather_components(data(MULTIPOLES), C, i, m, M.data());
     dots(M, in[TENSORS], D);
@@ -77,8 +76,7 @@ struct Polarized {
   template <class T>
   static Tensor forward_kernel(const std::vector<Tensor>& in) {
     const int64_t n = in[TENSORS].size(0), n_weights = in[MATRIX].size(0), n_radial = in[MATRIX].size(1);
-    int64_t orders = 0;
-    while (orders * orders < in[TENSORS].size(1)) ++orders;
+    const int64_t orders = orders_of(in[TENSORS].size(1));
     Tensor x = new_columns(n, orders * n_weights + n_radial, in[TENSORS]);
     for_tiles(n, TILE, [&](int64_t first, int64_t m, int) {
       Tile<T> t(in, first, m);

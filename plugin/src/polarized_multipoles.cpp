@@ -58,8 +58,7 @@ variable_list backward_kernel(const variable_list& in, const PolarizationSetting
 
 // The same from operators that autograd differentiates twice and by the weights, all pairs at once.
 Tensor composed(const variable_list& in, const PolarizationSettings& s) {
-  int64_t order = 0;
-  while ((order + 1) * (order + 1) < in[MULTIPOLES].size(1)) ++order;
+  const int64_t order = orders_of(in[MULTIPOLES].size(1)) - 1;
   const auto [unit, tensors, radial, envelope] = pair_geometry(in[VECTORS], s.cutoff, s.exponent, s.n_radial, order);
   const Tensor x = polarized_features(in[MULTIPOLES], tensors, radial, in[CHARGES], in[WEIGHTS_BY_ATOM], in[MATRIX], in[CENTERS]);
   return pair_sum(x, {}, in[BY_ATOM], {}, in[CENTERS], in[CENTERS], s.scale * in[CHARGES] * envelope, tensors, in[W1], in[W2],

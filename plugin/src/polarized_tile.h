@@ -41,9 +41,8 @@ struct Polarization {
   Operand<T> matrix, matrix_back;
 
   Polarization(const std::vector<Tensor>& given, const PolarizationSettings& settings)
-      : in(contiguous(given)), s(settings), C(in[MULTIPOLES].size(1)), orders(1), n_weights(in[MATRIX].size(0)),
+      : in(contiguous(given)), s(settings), C(in[MULTIPOLES].size(1)), orders(orders_of(C)), n_weights(in[MATRIX].size(0)),
         network(in[W1], in[W2], in[B2], in[W3], s.bfloat16), matrix(in[MATRIX], false), matrix_back(in[MATRIX].t(), false) {
-    while (orders * orders < C) ++orders;
     TORCH_CHECK(orders * orders == C && network.K == orders - 1, "w3: expected an output for each order from 1 on, got ", network.K,
                 " for ", C, " components");
     TORCH_CHECK(n_features() == network.n_features(), "w1: expected ", n_features(), " features, got ", network.n_features());

@@ -21,9 +21,9 @@ struct Options {
   std::vector<double> real;
 };
 
-// A Function can neither take nor return an undefined tensor: an empty vector stands for it.
-inline Tensor present(const Tensor& x, const Tensor& like) { return x.defined() ? x : at::empty({0}, like.options()); }
-inline Tensor absent(const Tensor& x) { return x.defined() && x.dim() == 1 && x.size(0) == 0 ? Tensor() : x; }
+// A Function can neither take nor return an undefined tensor: an empty one of a shape that nothing else has stands for it.
+inline Tensor present(const Tensor& x, const Tensor& like) { return x.defined() ? x : at::empty({0, 0, 0, 0}, like.options()); }
+inline Tensor absent(const Tensor& x) { return x.defined() && x.dim() == 4 ? Tensor() : x; }
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;

@@ -78,6 +78,19 @@ def test_evaluations_with_fixed_weights_agree_with_their_twins(variant, region, 
     assert_equal([got.energies.total, *got[1:]], [wanted.energies.total, *wanted[1:]], 1e-10)
 
 
+def test_lists_of_any_layout():
+    """Indices as columns of one matrix, vectors component by component."""
+    model = small_model("AMP(3)-DP").eval().requires_grad_(False)
+    frame, surroundings = arguments_of(model, REGIONS["random"])
+    wanted = model(frame, surroundings).total
+    lists = []
+    for pairs in (frame.edges, surroundings.pairs):
+        matrix = torch.stack([pairs.centers, pairs.neighbors], dim=1)
+        lists.append(pairs._replace(centers=matrix[:, 0], neighbors=matrix[:, 1], vectors=pairs.vectors.t().contiguous().t()))
+    got = native.use_native(model)(frame._replace(edges=lists[0]), surroundings._replace(pairs=lists[1])).total
+    assert_equal([got], [wanted], 1e-10)
+
+
 def test_second_derivatives_by_the_geometry_with_fixed_weights():
     """What a Hessian needs; nothing was kept for it."""
     model = small_model("AMP(3)-DP").eval().requires_grad_(False)

@@ -181,19 +181,9 @@ Tensor geometry_backward(const Tensor& vectors, const Tensors& by, const Geometr
   return r;
 }
 
-namespace {
-
-int order_of(const Tensor& packed) {
-  int order = 0;
-  while ((order + 1) * (order + 1) < packed.size(1)) ++order;
-  return order;
-}
-
-}  // namespace
-
 Tensor polarized(const Tensors& in) {
   const int64_t n = in[1].size(0), n_weights = in[5].size(0), n_radial = in[5].size(1);
-  const int order = order_of(in[0]);
+  const int order = int(orders_of(in[0].size(1)) - 1);
   TORCH_CHECK(order <= MAX_ORDER, "multipoles: expected orders up to ", MAX_ORDER, " on a GPU, got ", order);
   TORCH_CHECK(n_weights <= MAX_WEIGHTS_MM, "matrix: expected at most ", MAX_WEIGHTS_MM, " radial weights on a GPU, got ", n_weights);
   const Tensor x = at::empty({n, (order + 1) * n_weights + n_radial}, in[1].options());
@@ -209,7 +199,7 @@ Tensors polarized_backward(const Tensors& in, const Tensor& by) {
   const int64_t n = in[1].size(0);
   const Tensor multipoles = at::zeros_like(in[0]), tensors = at::empty_like(in[1]), radial = at::empty_like(in[2]);
   AT_DISPATCH_FLOATING_TYPES(by.scalar_type(), "polarized_backward", [&] {
-    launch(by, polarized_backward_kernel<scalar_t>, blocks_of(n, PAIRS), PAIRS, int(n), order_of(in[0]), data<const scalar_t>(in[0]),
+    launch(by, polarized_backward_kernel<scalar_t>, blocks_of(n, PAIRS), PAIRS, int(n), int(orders_of(in[0].size(1)) - 1), data<const scalar_t>(in[0]),
            data<const scalar_t>(in[1]), data<const scalar_t>(in[2]), data<const scalar_t>(in[3]), data<const scalar_t>(in[4]),
            data<const scalar_t>(in[5]), data<const int64_t>(in[6]), int(in[5].size(0)), int(in[5].size(1)), data<const scalar_t>(by),
            data<scalar_t>(multipoles), data<scalar_t>(tensors), data<scalar_t>(radial));
