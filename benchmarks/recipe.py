@@ -37,6 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "polarization-6": {"polarization_cutoff": 6.0},
     "polarization-12": {"polarization_cutoff": 12.0},
     "polarization-30": {"polarization_cutoff": 30.0},
+    "fields": {"polarization_kind": "fields"},  # -F in the place of -D
+    "fields-12": {"polarization_kind": "fields", "polarization_cutoff": 12.0},
     "clip-10": {"gradient_clip": 10.0},
     "frames-500": {"n_train": 500},  # a learning curve
     "frames-1000": {"n_train": 1000},
@@ -45,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "frames-7000": {"n_train": 7000},
     "temporal": {"split": "temporal"},
 }
+OF_THE_MODEL = ("multipole_scale", "polarization_cutoff", "polarization_kind")
 ERRORS = ("validation_energy_mae", "validation_forces_qm_mae", "validation_forces_mm_mae")
 
 
@@ -95,7 +98,7 @@ def configured(base, name: str, seed: int, samples: int):
     """The configuration of one run."""
     changes = dict(VARIANTS[name])
     factor = changes.pop("learning_rate", 1.0)
-    of_model = {key: changes.pop(key) for key in ("multipole_scale", "polarization_cutoff") if key in changes}
+    of_model = {key: changes.pop(key) for key in OF_THE_MODEL if key in changes}
     changes["hyperparameters"] = {**base.hyperparameters, **of_model}
     steps = max(2, samples // changes.get("batch_size", base.batch_size))
     # The warm-up, the checks and how far back the average of the weights reaches keep their share of the run.

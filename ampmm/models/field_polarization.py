@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ampmm.models.amp_config import AMPConfig
+from ampmm.nn import native
 from ampmm.nn.kernels import PairGeometry
 from ampmm.nn.mlp import NodeNetwork
 from ampmm.nn.multipoles import Multipoles
@@ -29,7 +30,7 @@ class FieldPolarization(nn.Module):
         self.order = order
         self.n_fields = config.n_radial_weights_mm
         self.scale = config.multipole_scale
-        self.geometry = PairGeometry(config.n_radial, config.polarization_cutoff, config.envelope_exponent, order)
+        self.sums = FieldSums(order, config.n_radial, config.polarization_cutoff, config.envelope_exponent)
         self.radial_weights = nn.Linear(config.n_radial, self.n_fields)
         self.multipoles = Multipoles(order)
         n_invariants = self.n_fields * (1 + 2 * order)
@@ -38,8 +39,10 @@ class FieldPolarization(nn.Module):
     def forward(self, nodes: Tensor, multipoles: Tensor, one_hot: Tensor, surroundings: PointCharges) -> Tensor:
         """Node inputs (N, width+K+1), multipoles (N, (K+1)²), elements (N, n_elements) to (N, (K+1)²)."""
         n = nodes.shape[0]
-        fields = self.fields(surroundings, n)  # (N, n_fields, (K+1)²)
-        flat = fields.flatten(0, 1)
+        centers, neighbors, vectors = surroundings.pairs
+        charges = surroundings.charges.index_select(0, neighbors)
+        fields = self.sums(vectors, charges, centers, n, self.radial_weights.weight, self.radial_weights.bias)
+        flat = fields.flatten(0, 1)  # (N·n_fields, (K+1)²)
         repeated = multipoles.repeat_interleave(self.n_fields, 0)
         along = self.multipoles.dot(repeated, flat)[:, 1:].reshape(n, self.n_fields * self.order)
         norms = self.multipoles.norms(flat)[:, 1:].reshape(n, self.n_fields * self.order)
@@ -48,11 +51,22 @@ class FieldPolarization(nn.Module):
         padded = torch.nn.functional.pad(responses.reshape(-1, self.order), [1, 0])
         return self.multipoles.weighted(padded, flat).reshape(n, self.n_fields, -1).sum(1)
 
-    def fields(self, surroundings: PointCharges, n_atoms: int) -> Tensor:
-        """F of Σ_m: (N, n_fields, (K+1)²), packed."""
-        centers, neighbors, vectors = surroundings.pairs
+
+class FieldSums(nn.Module):
+    """F_ib^k = Σ_m q_m w_b(r_im) R_im^k, where w_b is a Linear of the radial functions times their envelope."""
+
+    def __init__(self, order: int, n_radial: int, cutoff: float, envelope_exponent: int) -> None:
+        super().__init__()
+        self.geometry = PairGeometry(n_radial, cutoff, envelope_exponent, order)
+
+    def forward(self, vectors: Tensor, charges: Tensor, centers: Tensor, n_atoms: int, matrix: Tensor, bias: Tensor) -> Tensor:
+        """Vectors (n, 3), charges (n,), centers (n,) of the pairs, to (n_atoms, n_fields, (K+1)²), packed.
+
+        Args:
+            matrix, bias: (n_fields, n_radial), (n_fields,) of the Linear.
+        """
         _, tensors, radial, envelope = self.geometry(vectors)
-        sources = self.radial_weights(radial) * (surroundings.charges.index_select(0, neighbors) * envelope).unsqueeze(-1)
+        sources = torch.addmm(bias, radial, matrix.t()) * (charges * envelope).unsqueeze(-1)
         # Each atom's pairs in a row of their own, padded with zeros: the sums are then matrix products, and nothing of the
         # size pairs × fields × components has to be stored.
         counts = torch.bincount(centers, minlength=n_atoms)
@@ -61,6 +75,33 @@ class FieldPolarization(nn.Module):
         place = torch.empty_like(centers)
         place[order] = torch.arange(centers.shape[0], device=centers.device) - (counts.cumsum(0) - counts)[centers[order]]
         slots = centers * longest + place
-        rows = scatter_sum(sources, slots, n_atoms * longest).reshape(n_atoms, longest, self.n_fields)
+        rows = scatter_sum(sources, slots, n_atoms * longest).reshape(n_atoms, longest, matrix.shape[0])
         columns = scatter_sum(tensors, slots, n_atoms * longest).reshape(n_atoms, longest, tensors.shape[1])
         return rows.transpose(1, 2) @ columns
+
+
+class NativeFieldSums(nn.Module):
+    """Native `FieldSums` on the CPU, for evaluations: training differentiates twice, with the twin and its native parts."""
+
+    def __init__(self, twin: FieldSums) -> None:
+        super().__init__()
+        geometry = native.NativePairGeometry(twin.geometry)
+        self.twin = native.use_native(twin)
+        self.cutoff = geometry.cutoff
+        self.envelope_exponent = geometry.envelope_exponent
+        self.order = geometry.order
+        self.rounded, self.exact = geometry.rounded, geometry.exact
+        self.train(twin.training)
+
+    def forward(self, vectors: Tensor, charges: Tensor, centers: Tensor, n_atoms: int, matrix: Tensor, bias: Tensor) -> Tensor:
+        """As the twin."""
+        known = self.rounded if vectors.dtype == torch.float32 else self.exact
+        weights_too = torch.is_grad_enabled() and (matrix.requires_grad or bias.requires_grad)
+        if vectors.device.type != "cpu" or self.training or weights_too or not known:
+            return self.twin(vectors, charges, centers, n_atoms, matrix, bias)
+        return torch.ops.ampmm.field_sums(
+            vectors, charges, centers, n_atoms, matrix, bias, self.cutoff, self.envelope_exponent, self.order
+        )
+
+
+native.register(FieldSums, NativeFieldSums)

@@ -39,12 +39,13 @@ from ampmm.nn.native_on_gpu import (
 )
 
 # Goes up whenever an operator comes or goes, or its arguments or their meaning change.
-ABI: Final = 7
+ABI: Final = 8
 OPERATORS: Final = (
     "pair_geometry",
     "anisotropic_features",
     "polarized_features",
     "polarized_multipoles",
+    "field_sums",
     "has_bfloat16",
     "gpu_device",
     "pair_sum",

@@ -1,89 +1,16 @@
 // What a layer of AMP does before and after the MM charges polarize it: new multipoles (Eqs. 3 and 4), and messages with the anisotropic
 // features they carry (Eqs. 1, 6 and 7). Both are made of the other operators' kernels, in evaluations without autograd between them: in a
 // region of a dozen atoms the way of some hundred small tensors through autograd and TorchScript takes longer than the products.
-//
-// A kernel K has, for inputs and outputs as lists of tensors of which some may be undefined:
-//   static Tensors forward(Options, inputs, kept)              -> outputs; to `kept`, if not null, goes what the derivative wants
-//   static Tensors backward(Options, inputs, kept, by_outputs) -> gradients by the inputs, undefined where there is none
-//   static Tensors composed(Options, inputs)                   -> outputs by operations that autograd differentiates twice
+#include "composed.h"
 #include "operators.h"
 #include "pair_sum.h"
-#include "twice.h"
 
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/library.h>
 
 #include <ATen/Dispatch.h>
 
 namespace ampmm {
 namespace {
-
-using Tensors = std::vector<Tensor>;
-
-template <class K>
-struct Layer : public torch::autograd::Function<Layer<K>> {
-  static variable_list forward(AutogradContext* ctx, at::TensorList given, const Options& o) {
-    Tensors saved = given.vec(), in = saved, kept, out;
-    for (auto& each : in) each = absent(each);
-    {
-      const at::AutoDispatchBelowADInplaceOrView no_autograd;
-      out = K::forward(o, in, &kept);
-    }
-    for (const auto& each : kept) saved.push_back(present(each, saved[0]));
-    ctx->save_for_backward(saved);
-    ctx->saved_data["n_inputs"] = static_cast<int64_t>(in.size());
-    remember(ctx, o);
-    ctx->set_materialize_grads(false);
-    return out;
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list by) {
-    const auto saved = ctx->get_saved_variables();
-    const size_t n = ctx->saved_data["n_inputs"].toInt();
-    Tensors in = slice(saved, 0, n), kept = slice(saved, n, saved.size()), r;
-    for (auto* list : {&in, &kept})
-      for (auto& each : *list) each = absent(each);
-    if (at::GradMode::is_enabled()) {
-      r = differentiable(ctx, remembered(ctx), in, by);
-    } else {
-      const at::AutoDispatchBelowADInplaceOrView no_autograd;
-      r = K::backward(remembered(ctx), in, kept, by);
-    }
-    r.resize(n + 1);
-    return r;
-  }
-
-  // Gradients that are differentiable themselves. Aliases of the inputs: one may depend on another, which is not this node's to follow.
-  static Tensors differentiable(AutogradContext* ctx, const Options& o, Tensors in, const Tensors& by) {
-    Tensors wanted, outputs, given, r(in.size());
-    std::vector<size_t> places;
-    for (size_t i = 0; i < in.size(); ++i)
-      if (in[i].defined() && ctx->needs_input_grad(i)) {
-        in[i] = at::alias(in[i]);
-        wanted.push_back(in[i]);
-        places.push_back(i);
-      }
-    const Tensors out = K::composed(o, in);
-    for (size_t i = 0; i < out.size(); ++i)
-      if (by[i].defined()) outputs.push_back(out[i]), given.push_back(by[i]);
-    if (outputs.empty()) return r;
-    const auto gradients = torch::autograd::grad(outputs, wanted, given, true, true, true);
-    for (size_t i = 0; i < places.size(); ++i) r[places[i]] = gradients[i];
-    return r;
-  }
-};
-
-template <class K>
-Tensors run(const Options& o, Tensors in, const Tensors& weights) {
-  in.insert(in.end(), weights.begin(), weights.end());
-  if (needs_graph(weights)) return K::composed(o, in);
-  if (!needs_graph(in)) {
-    const at::AutoDispatchBelowADInplaceOrView no_autograd;
-    return K::forward(o, in, nullptr);
-  }
-  for (auto& each : in) each = present(each, in[0]);
-  return Layer<K>::apply(at::TensorList(in), o);
-}
 
 // x W^T, and with a bias x W^T + b.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
@@ -284,15 +211,16 @@ Tensor layer_multipoles(const Tensor& hidden, const Tensor& multipoles, const Te
                         const std::optional<Tensor>& anisotropic, const Tensor& centers, const Tensor& neighbors, at::TensorList weights,
                         double scale) {
   check(hidden, weights, N_PAIR_WEIGHTS + 1);
-  return run<NewMultipoles>({{}, {scale}}, {hidden, multipoles, radial, envelope, tensors, anisotropic.value_or(Tensor()), centers, neighbors},
-                            weights.vec())[0];
+  const Tensors in{hidden, multipoles, radial, envelope, tensors, anisotropic.value_or(Tensor()), centers, neighbors};
+  return run_composed<NewMultipoles>({{}, {scale}}, in, weights.vec())[0];
 }
 
 std::tuple<Tensor, Tensor> layer_messages(const Tensor& hidden, const Tensor& multipoles, const Tensor& unit, const Tensor& radial,
                                           const Tensor& envelope, const Tensor& one_hot, const Tensor& centers, const Tensor& neighbors,
                                           const Tensor& table, at::TensorList weights) {
   check(hidden, weights, Messages::C2 + 1 - Messages::R_CENTER);
-  const Tensors r = run<Messages>({}, {hidden, multipoles, unit, radial, envelope, one_hot, centers, neighbors, table}, weights.vec());
+  const Tensors in{hidden, multipoles, unit, radial, envelope, one_hot, centers, neighbors, table};
+  const Tensors r = run_composed<Messages>({}, in, weights.vec());
   return {r[0], r[1]};
 }
 

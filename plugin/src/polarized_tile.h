@@ -1,10 +1,9 @@
 // One tile of QM-MM pairs (Eq. 10), from their vectors to what they add to their atom's multipoles and, for the derivatives, back.
 #pragma once
 
-#include "geometry.h"
+#include "shares.h"
 #include "tile_network.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace ampmm {
@@ -17,19 +16,6 @@ struct PolarizationSettings {
   int64_t exponent, n_radial, largest_kept;
   bool bfloat16;  // the products of the network's first two Linears, where the processor has them
 };
-
-// The pairs of one tile, which have the same center.
-struct Share {
-  int64_t center, first, count;
-};
-
-inline std::vector<Share> shares(const Tensor& centers) {
-  std::vector<Share> all;
-  for_runs(centers.data_ptr<int64_t>(), centers.size(0), [&](int64_t begin, int64_t end, int64_t i) {
-    for (int64_t first = begin; first < end; first += COLUMNS) all.push_back({i, first, std::min(COLUMNS, end - first)});
-  });
-  return all;
-}
 
 // What all tiles have in common.
 template <class T>
@@ -58,13 +44,13 @@ struct Polarization {
   const T* data(int k) const { return in[k].template data_ptr<T>(); }
 };
 
-// Where the gradients go: the first two may be null, the others are sums of all tiles.
+// Where the gradients go; from the third on they are sums of all tiles.
 template <class T>
 struct PolarizationGradients {
   T *vectors, *charges, *multipoles, *by_atom, *weights_by_atom;
 };
 
-// Arrays are rows of COLUMNS pairs; the last pair is repeated, with a charge of zero, until the registers are full.
+// Arrays are rows of COLUMNS pairs.
 template <class T>
 class PolarizedTile {
  public:
@@ -114,8 +100,7 @@ class PolarizedTile {
         m, kept, by_out, hidden, [&](int64_t h, const T* row) { by_atom[h] += sum_of(row, m); },
         [&](int64_t k, const T* row) { std::copy_n(row, m, by_x + k * COLUMNS); });
     through_features(own, by_q, by_R, to);
-    if (to.charges) std::copy_n(by_q, own.count, to.charges + own.first);
-    if (!to.vectors) return;
+    std::copy_n(by_q, own.count, to.charges + own.first);
     DirectionGradients<T> by_direction;
     for (int64_t p = 0; p < m; ++p) {
       by_direction.r[p] = by_e[p] * t.de[p];
@@ -132,7 +117,7 @@ class PolarizedTile {
   Tensor scratch;
   T *x, *by_x, *w, *by_w, *hidden, *by_out, *own_kept;
   int64_t m = 0;  // of the tile, filled up
-  T v[3 * COLUMNS], q[COLUMNS], R[16][TILE], dots[MAX_ORDER + 1][COLUMNS];
+  T q[COLUMNS], R[16][TILE], dots[MAX_ORDER + 1][COLUMNS];
 
   T factor(const Tile<T>& t, int64_t p) const { return static_cast<T>(net.s.scale) * q[p] * t.e[p]; }
 
@@ -154,13 +139,9 @@ class PolarizedTile {
   }
 
   Tile<T> pairs(const Share& own) {
-    m = filled_up(own.count, Register<T>::lanes);
-    const T *from = net.data(VECTORS) + 3 * own.first, *charges = net.data(CHARGES) + own.first;
-    for (int64_t p = 0; p < m; ++p) {
-      std::copy_n(from + 3 * std::min(p, own.count - 1), 3, v + 3 * p);
-      q[p] = p < own.count ? charges[p] : T(0);
-    }
-    return Tile<T>(v, m, static_cast<T>(net.s.cutoff), static_cast<int>(net.s.exponent));
+    const Tile<T> t = filled_tile(own, net.data(VECTORS), net.data(CHARGES), net.s.cutoff, net.s.exponent, q);
+    m = t.m;
+    return t;
   }
 
   // x: M^l.R^l (the dots) times the charge and the radial weights w, and the radial functions.

@@ -78,9 +78,10 @@ def test_evaluations_with_fixed_weights_agree_with_their_twins(variant, region, 
     assert_equal([got.energies.total, *got[1:]], [wanted.energies.total, *wanted[1:]], 1e-10)
 
 
-def test_lists_of_any_layout():
+@pytest.mark.parametrize("variant", ["AMP(3)-DP", "AMP(3)-FP"])
+def test_lists_of_any_layout(variant):
     """Indices as columns of one matrix, vectors component by component."""
-    model = small_model("AMP(3)-DP").eval().requires_grad_(False)
+    model = small_model(variant).eval().requires_grad_(False)
     frame, surroundings = arguments_of(model, REGIONS["random"])
     wanted = model(frame, surroundings).total
     lists = []
@@ -91,9 +92,10 @@ def test_lists_of_any_layout():
     assert_equal([got], [wanted], 1e-10)
 
 
-def test_second_derivatives_by_the_geometry_with_fixed_weights():
+@pytest.mark.parametrize("variant", ["AMP(3)-DP", "AMP(3)-FP"])
+def test_second_derivatives_by_the_geometry_with_fixed_weights(variant):
     """What a Hessian needs; nothing was kept for it."""
-    model = small_model("AMP(3)-DP").eval().requires_grad_(False)
+    model = small_model(variant).eval().requires_grad_(False)
     frame, surroundings = arguments_of(model, REGIONS["random"])
     vectors = [frame.edges.vectors, surroundings.pairs.vectors]
     results = []
@@ -103,7 +105,7 @@ def test_second_derivatives_by_the_geometry_with_fixed_weights():
     assert_equal(results[1], results[0], 1e-10)
 
 
-@pytest.mark.parametrize("variant", ["AMP(1)-DP", "AMP(3)-DP"])
+@pytest.mark.parametrize("variant", ["AMP(1)-DP", "AMP(3)-DP", "AMP(3)-FP"])
 @pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
 def test_models_in_evaluation_mode_have_all_derivatives(variant, region):
     """By the weights, too."""
@@ -112,13 +114,14 @@ def test_models_in_evaluation_mode_have_all_derivatives(variant, region):
     assert_equal(derivatives(fast, region), derivatives(model, region), 1e-10)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_derivatives_by_the_charges_with_fixed_weights(kept):
-    model = small_model("AMP(3)-D").eval().requires_grad_(False)
+@pytest.mark.parametrize(("variant", "kept"), [("AMP(3)-D", True), ("AMP(3)-D", False), ("AMP(3)-FP", True)])
+def test_derivatives_by_the_charges_with_fixed_weights(variant, kept):
+    model = small_model(variant).eval().requires_grad_(False)
     frame, surroundings = arguments_of(model, REGIONS["many charges"])
     charges = surroundings.charges.clone().requires_grad_()
     fast = native.use_native(copy.deepcopy(model))
-    fast.layers[-1].polarization.sum.pairs_per_chunk = 1000 if kept else 0
+    if not kept:
+        fast.layers[-1].polarization.sum.pairs_per_chunk = 0
     surroundings = surroundings._replace(charges=charges)
     got, wanted = (torch.autograd.grad(each(frame, surroundings).total.sum(), [charges]) for each in (fast, model))
     assert_equal(got, wanted, 1e-10)
@@ -138,11 +141,12 @@ def test_memory_of_an_evaluation_does_not_grow_with_the_chunks():
     assert peaks[1] < 0.5 * peaks[0]
 
 
-def test_single_precision_is_as_close_as_the_twin_is():
-    model = small_model("AMP(3)-DP", dtype=torch.float32)
+@pytest.mark.parametrize("variant", ["AMP(3)-DP", "AMP(3)-FP"])
+def test_single_precision_is_as_close_as_the_twin_is(variant):
+    model = small_model(variant, dtype=torch.float32)
     region = random_region(6, 90)
     single = region._replace(qm=region.qm.float(), mm=region.mm.float(), charges=region.charges.float())
-    fast = native.use_native(copy.deepcopy(model))
+    fast = native.use_native(copy.deepcopy(model).requires_grad_(False))
     got, wanted = evaluate(fast, single), evaluate(model, single)
     assert_equal([got.energies.nodes, *got[1:]], [wanted.energies.nodes, *wanted[1:]], 1e-5)
 
@@ -183,8 +187,9 @@ def test_derivatives_by_the_geometry_are_complete():
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_scripted_is_eager_at_every_call(fixed):
-    model = native.use_native(small_model("AMP(3)-DP").requires_grad_(not fixed))
+@pytest.mark.parametrize("variant", ["AMP(3)-DP", "AMP(3)-FP"])
+def test_scripted_is_eager_at_every_call(variant, fixed):
+    model = native.use_native(small_model(variant).requires_grad_(not fixed))
     scripted = torch.jit.script(model)
     regions = [random_region(5, 6, 1.0, seed) for seed in (1, 2, 3)]
     for call in range(20):

@@ -1,0 +1,46 @@
+// QM-MM pairs in tiles of one atom's, whose pairs lie along vector registers.
+#pragma once
+
+#include "blocks.h"
+#include "geometry.h"
+
+#include <algorithm>
+
+namespace ampmm {
+
+// The pairs of one tile, which have the same center.
+struct Share {
+  int64_t center, first, count;
+};
+
+inline std::vector<Share> shares(const Tensor& centers) {
+  std::vector<Share> all;
+  for_runs(centers.data_ptr<int64_t>(), centers.size(0), [&](int64_t begin, int64_t end, int64_t i) {
+    for (int64_t first = begin; first < end; first += COLUMNS) all.push_back({i, first, std::min(COLUMNS, end - first)});
+  });
+  return all;
+}
+
+// Runs f(share's number, thread's own, thread) for all shares, each thread a contiguous part of them; make() makes what a thread has for itself.
+template <class Make, class F>
+void for_shares(const std::vector<Share>& all, const Make& make, const F& f) {
+  at::parallel_for(0, static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
+    auto own = make();
+    for (int64_t k = begin; k < end; ++k) f(k, own, at::get_thread_num());
+  });
+}
+
+// The geometry of a tile and its charges q: the last pair is repeated, with a charge of zero, until the registers are full.
+template <class T>
+Tile<T> filled_tile(const Share& own, const T* vectors, const T* charges, double cutoff, int64_t exponent, T* q) {
+  const int64_t m = filled_up(own.count, Register<T>::lanes);
+  T v[3 * COLUMNS];
+  for (int64_t p = 0; p < m; ++p) {
+    std::copy_n(vectors + 3 * (own.first + std::min(p, own.count - 1)), 3, v + 3 * p);
+    q[p] = p < own.count ? charges[own.first + p] : T(0);
+  }
+  return Tile<T>(v, m, static_cast<T>(cutoff), static_cast<int>(exponent));
+}
+
+}  // namespace ampmm
