@@ -23,6 +23,10 @@ constexpr int64_t TILE = 256;
 // Per-pair matrices (n, c) are stored component by component, strides (1, n): loops over pairs then run over vectors.
 inline Tensor new_columns(int64_t n, int64_t c, const Tensor& like) { return at::empty({c, n}, like.options()).t(); }
 inline Tensor zero_columns(int64_t n, int64_t c, const Tensor& like) { return at::zeros({c, n}, like.options()).t(); }
+inline std::vector<Tensor> contiguous(std::vector<Tensor> x) {
+  for (auto& each : x) each = each.contiguous();
+  return x;
+}
 inline Tensor as_columns(const Tensor& x) { return x.dim() == 2 ? x.t().contiguous().t() : x.contiguous(); }
 
 // The inputs as kernels read them: `a` and `b` component by component, the others row by row.

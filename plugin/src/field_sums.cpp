@@ -27,10 +27,6 @@ struct Fields {
       : in(contiguous(given)), cutoff(cutoff_), exponent(exponent_), C((order + 1) * (order + 1)), n_radial(in[MATRIX].size(1)),
         n_fields(in[MATRIX].size(0)), matrix(in[MATRIX], false), matrix_back(in[MATRIX].t(), false) {}
 
-  static Tensors contiguous(Tensors x) {
-    for (auto& each : x) each = each.contiguous();
-    return x;
-  }
   const T* data(int k) const { return in[k].template data_ptr<T>(); }
 };
 
@@ -50,7 +46,7 @@ class FieldTile {
 
   // Adds to the fields.
   void forward(const Share& own, T* fields) {
-    const Tile<T> t = weights(own);
+    const Tile<T, COLUMNS> t = weights(own);
     T* sum = fields + own.center * net.n_fields * net.C;
     for (int64_t k = 0; k < net.n_fields; ++k) {
       T source[COLUMNS];
@@ -66,8 +62,8 @@ class FieldTile {
   }
 
   // From the gradients by the fields to those by vectors and charges.
-  void backward(const Share& own, const T* by_fields, T* by_vectors, T* by_charges) {
-    const Tile<T> t = weights(own);
+  void backward(const Share& own, const T* by_fields, T* vectors, T* charges) {
+    const Tile<T, COLUMNS> t = weights(own);
     const T* by = by_fields + own.center * net.n_fields * net.C;
     T by_source[COLUMNS] = {}, by_R[MAX_COMPONENTS][COLUMNS] = {};  // of q e, and of R times that
     for (int64_t k = 0; k < net.n_fields; ++k) {
@@ -87,29 +83,24 @@ class FieldTile {
         by_w[k * COLUMNS + p] = along[p] * q[p] * t.e[p];
       }
     }
-    DirectionGradients<T> by_direction;
-    for (int64_t p = 0; p < t.m; ++p) {
-      by_direction.r[p] = by_source[p] * q[p] * t.de[p];
-      by_direction.x[p] = by_direction.y[p] = by_direction.z[p] = 0;
-    }
+    T by_e[COLUMNS];
+    for (int64_t p = 0; p < t.m; ++p) by_e[p] = by_source[p] * q[p];
     for (int64_t c = 0; c < net.C; ++c)
 #pragma omp simd
       for (int64_t p = 0; p < t.m; ++p) by_R[c][p] *= q[p] * t.e[p];
-    by_direction.add_tensors(t, net.C, [&](int64_t c) { return by_R[c]; });
     tile_product(net.matrix_back, by_w, t.m, [&](int64_t n, const T* row) { std::copy_n(row, t.m, by_radial + n * COLUMNS); });
-    t.radial(net.n_radial, [&](int64_t n, int64_t p, T, T slope) { by_direction.r[p] += by_radial[n * COLUMNS + p] * slope; });
-    by_direction.by_vectors(t, own.count, by_vectors + 3 * own.first);
-    for (int64_t p = 0; p < own.count; ++p) by_charges[own.first + p] = by_source[p] * t.e[p];
+    by_vectors(own, t, by_e, net.C, by_R[0], net.n_radial, by_radial, vectors);
+    for (int64_t p = 0; p < own.count; ++p) charges[own.first + p] = by_source[p] * t.e[p];
   }
 
  private:
   const Fields<T>& net;
   Tensor scratch;
   T *radial, *by_radial, *w, *by_w;
-  T q[COLUMNS], R[16][TILE];
+  T q[COLUMNS], R[16][COLUMNS];
 
-  Tile<T> weights(const Share& own) {
-    const Tile<T> t = filled_tile(own, net.data(VECTORS), net.data(CHARGES), net.cutoff, net.exponent, q);
+  Tile<T, COLUMNS> weights(const Share& own) {
+    const Tile<T, COLUMNS> t = filled_tile(own, net.data(VECTORS), net.data(CHARGES), net.cutoff, net.exponent, q);
     tensors_of(t, R);
     t.radial(net.n_radial, [&](int64_t n, int64_t p, T value, T) { radial[n * COLUMNS + p] = value; });
     const T* bias = net.data(BIAS);
@@ -127,7 +118,7 @@ struct FieldSum {
   template <class T>
   static Tensor forward_kernel(const Options& o, const Tensors& in) {
     const Fields<T> net(in, o.real[0], o.whole[1], o.whole[2]);
-    const auto all = shares(net.in[CENTERS]);
+    const auto all = shares(net.in[CENTERS], o.whole[0]);
     Sum total({o.whole[0], net.n_fields, net.C}, in[VECTORS]);
     for_shares(all, [&] { return FieldTile<T>(net); },
                [&](int64_t k, FieldTile<T>& tile, int thread) { tile.forward(all[k], total.data<T>(thread)); });
@@ -137,7 +128,7 @@ struct FieldSum {
   template <class T>
   static Tensors backward_kernel(const Options& o, const Tensors& in, const Tensor& by) {
     const Fields<T> net(in, o.real[0], o.whole[1], o.whole[2]);
-    const auto all = shares(net.in[CENTERS]);
+    const auto all = shares(net.in[CENTERS], o.whole[0]);
     const Tensor vectors = at::empty_like(net.in[VECTORS]), charges = at::empty_like(net.in[CHARGES]);
     for_shares(all, [&] { return FieldTile<T>(net); }, [&](int64_t k, FieldTile<T>& tile, int) {
       tile.backward(all[k], by.data_ptr<T>(), vectors.data_ptr<T>(), charges.data_ptr<T>());
@@ -162,8 +153,17 @@ struct FieldSum {
   static Tensors composed(const Options& o, const Tensors& in) {
     const auto [unit, tensors, radial, envelope] = pair_geometry(in[VECTORS], o.real[0], o.whole[1], in[MATRIX].size(1), o.whole[2]);
     const Tensor sources = at::linear(radial, in[MATRIX], in[BIAS]) * (in[CHARGES] * envelope).unsqueeze(1);
+    std::vector<int64_t> atoms, lengths;  // a product for every run of one atom's pairs: nothing of pairs times fields times components
+    const Tensor centers = in[CENTERS].contiguous();
+    for_runs(centers.data_ptr<int64_t>(), centers.size(0), [&](int64_t begin, int64_t end, int64_t i) {
+      atoms.push_back(i);
+      lengths.push_back(end - begin);
+    });
+    const Tensors left = sources.split_with_sizes(lengths), right = tensors.split_with_sizes(lengths);
     const Tensor zeros = at::zeros({o.whole[0], in[MATRIX].size(0), tensors.size(1)}, radial.options());
-    return {zeros.index_add(0, in[CENTERS], sources.unsqueeze(2) * tensors.unsqueeze(1))};
+    Tensors sums;
+    for (size_t k = 0; k < atoms.size(); ++k) sums.push_back(left[k].t().mm(right[k]));
+    return {sums.empty() ? zeros + sources.sum() : zeros.index_add(0, at::tensor(atoms, centers.options()), at::stack(sums))};
   }
 };
 
@@ -173,6 +173,11 @@ Tensor field_sums(const Tensor& vectors, const Tensor& charges, const Tensor& ce
                   const Tensor& bias, double cutoff, int64_t exponent, int64_t order) {
   check_cpu(vectors, "vectors");
   TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3, "vectors: expected (n_pairs, 3), got ", vectors.sizes());
+  const int64_t n = vectors.size(0);
+  TORCH_CHECK(charges.dim() == 1 && charges.size(0) == n, "charges: expected (", n, "), got ", charges.sizes());
+  TORCH_CHECK(centers.dim() == 1 && centers.size(0) == n, "centers: expected (", n, "), got ", centers.sizes());
+  TORCH_CHECK(matrix.dim() == 2 && bias.dim() == 1 && bias.size(0) == matrix.size(0), "matrix, bias: expected (n_fields, n_radial) and "
+              "(n_fields), got ", matrix.sizes(), " and ", bias.sizes());
   TORCH_CHECK(0 <= order && order <= MAX_ORDER, "order: expected 0 to 3, got ", order);
   return run_composed<FieldSum>({{n_atoms, exponent, order}, {cutoff}}, {vectors, charges, centers}, {matrix, bias})[0];
 }

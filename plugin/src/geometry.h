@@ -21,16 +21,17 @@ inline void sine_cosine(T d, T& s, T& c) {
   c = sign * b;
 }
 
-// A tile's vectors: distance, direction, envelope e = d u(d) and g = e/d with their derivatives by r, sine and cosine of pi d.
-template <class T>
+// The vectors of a tile of up to W pairs: distance, direction, envelope e = d u(d) and g = e/d with their derivatives by r, sine and cosine
+// of pi d.
+template <class T, int64_t W = TILE>
 struct Tile {
   int64_t m;
   T cutoff;
-  T r[TILE], x[TILE], y[TILE], z[TILE], e[TILE], de[TILE], g[TILE], dg[TILE], s[TILE], c[TILE];
+  T r[W], x[W], y[W], z[W], e[W], de[W], g[W], dg[W], s[W], c[W];
 
   Tile(const T* v, int64_t m_, T cutoff_, int exponent) : m(m_), cutoff(cutoff_) {
     const T q = static_cast<T>(exponent), a0 = T(-0.5) * (q + 1) * (q + 2), a1 = q * (q + 2), a2 = T(-0.5) * q * (q + 1);
-    T power[TILE];
+    T power[W];
 #pragma omp simd
     for (int64_t p = 0; p < m; ++p) {
       r[p] = std::sqrt(v[3 * p] * v[3 * p] + v[3 * p + 1] * v[3 * p + 1] + v[3 * p + 2] * v[3 * p + 2]);
@@ -57,7 +58,7 @@ struct Tile {
   template <class F>
   void radial(int64_t n_radial, const F& f) const {
     const T k = T(3.14159265358979323846) / cutoff;
-    T sine[TILE], cosine[TILE];
+    T sine[W], cosine[W];
     std::memcpy(sine, s, m * sizeof(T));
     std::memcpy(cosine, c, m * sizeof(T));
     for (int64_t n = 0; n < n_radial; ++n)
@@ -72,8 +73,8 @@ struct Tile {
 };
 
 // Packed tensors of a tile's directions, orders 0 to 3, see ampmm/nn/multipoles.py.
-template <class T>
-void tensors_of(const Tile<T>& t, T out[16][TILE]) {
+template <class T, int64_t W>
+void tensors_of(const Tile<T, W>& t, T out[16][W]) {
 #pragma omp simd
   for (int64_t p = 0; p < t.m; ++p) {
     const T x = t.x[p], y = t.y[p], z = t.z[p], d = x * x - y * y, f = 5 * z * z - 1;
@@ -97,10 +98,10 @@ void tensors_of(const Tile<T>& t, T out[16][TILE]) {
 }
 
 // Their derivatives by the directions' components.
-template <class T>
-void slopes_of(const Tile<T>& t, T out[16][3][TILE]) {
+template <class T, int64_t W>
+void slopes_of(const Tile<T, W>& t, T out[16][3][W]) {
   const T s2 = T(S2), s6 = T(S6), s10 = T(S10), s15 = T(S15), s32 = T(S32);
-  std::memset(out, 0, 16 * 3 * TILE * sizeof(T));
+  std::memset(out, 0, 16 * 3 * W * sizeof(T));
 #pragma omp simd
   for (int64_t p = 0; p < t.m; ++p) {
     const T x = t.x[p], y = t.y[p], z = t.z[p], d = x * x - y * y, f = 5 * z * z - 1;
@@ -133,14 +134,14 @@ void slopes_of(const Tile<T>& t, T out[16][3][TILE]) {
 }
 
 // Gradients by the distance and the direction of a tile's pairs, and what they make by its vectors.
-template <class T>
+template <class T, int64_t W = TILE>
 struct DirectionGradients {
-  T r[TILE], x[TILE], y[TILE], z[TILE];
+  T r[W], x[W], y[W], z[W];
 
   // by(c): the row of gradients by component c of the tensors; adds what they give.
   template <class F>
-  void add_tensors(const Tile<T>& t, int64_t n_components, const F& by) {
-    T slopes[16][3][TILE];
+  void add_tensors(const Tile<T, W>& t, int64_t n_components, const F& by) {
+    T slopes[16][3][W];
     slopes_of(t, slopes);
     for (int64_t c = 1; c < n_components; ++c) {
       const T* g = by(c);
@@ -154,7 +155,7 @@ struct DirectionGradients {
   }
 
   // For the first m pairs, (m, 3).
-  void by_vectors(const Tile<T>& t, int64_t m, T* out) const {
+  void by_vectors(const Tile<T, W>& t, int64_t m, T* out) const {
 #pragma omp simd
     for (int64_t p = 0; p < m; ++p) {
       const T along = x[p] * t.x[p] + y[p] * t.y[p] + z[p] * t.z[p];

@@ -122,20 +122,15 @@ struct Induced {
     return out;
   }
 
-  static std::vector<Tensor> tidy(std::vector<Tensor> in) {
-    for (auto& each : in) each = each.contiguous();
-    return in;
-  }
-
   static std::vector<Tensor> forward(const Options& o, const std::vector<Tensor>& given) {
-    const auto in = tidy(given);
+    const auto in = contiguous(given);
     Tensor r;
     AT_DISPATCH_FLOATING_TYPES(in[VECTORS].scalar_type(), "induced_moments", [&] { r = forward_kernel<scalar_t>(o, in); });
     return {r};
   }
 
   static std::vector<Tensor> backward(const Options& o, const std::vector<Tensor>& given, const std::vector<Tensor>& by) {
-    const auto in = tidy(given);
+    const auto in = contiguous(given);
     Tensor r;
     AT_DISPATCH_FLOATING_TYPES(in[VECTORS].scalar_type(), "induced_moments_backward",
                                [&] { r = backward_kernel<scalar_t>(o, in, by[0].contiguous()); });

@@ -23,7 +23,7 @@ struct PolarizedSum {
   template <class T>
   static Tensors forward_kernel(const PolarizationSettings& s, const Tensors& in, bool keep) {
     const Polarization<T> net(in, s);
-    const auto all = shares(net.in[CENTERS]);
+    const auto all = shares(net.in[CENTERS], in[MULTIPOLES].size(0));
     const bool kept = keep && static_cast<int64_t>(all.size()) * COLUMNS <= s.largest_kept;  // what counts is full tiles
     const Tensor activations = at::empty({kept ? static_cast<int64_t>(all.size()) * net.kept_of_tile() : 0}, in[VECTORS].options());
     Sum total({in[MULTIPOLES].size(0), net.C}, in[MULTIPOLES]);
@@ -36,7 +36,7 @@ struct PolarizedSum {
   template <class T>
   static Tensors backward_kernel(const PolarizationSettings& s, const Tensors& in, const Tensor& activations, const Tensor& by) {
     const Polarization<T> net(in, s);
-    const auto all = shares(net.in[CENTERS]);
+    const auto all = shares(net.in[CENTERS], in[MULTIPOLES].size(0));
     const Tensor vectors = at::empty_like(net.in[VECTORS]), charges = at::empty_like(net.in[CHARGES]);
     Sum multipoles({in[MULTIPOLES].size(0), net.C}, by), by_atom({in[BY_ATOM].size(0), net.network.H}, by);
     Sum weights({in[WEIGHTS_BY_ATOM].size(0), net.n_weights}, by);

@@ -34,10 +34,6 @@ struct Polarization {
     TORCH_CHECK(n_features() == network.n_features(), "w1: expected ", n_features(), " features, got ", network.n_features());
   }
 
-  static std::vector<Tensor> contiguous(std::vector<Tensor> x) {
-    for (auto& each : x) each = each.contiguous();
-    return x;
-  }
   int64_t n_coefficients() const { return orders * n_weights; }  // the first of the features; the radial functions follow
   int64_t n_features() const { return n_coefficients() + s.n_radial; }
   int64_t kept_of_tile() const { return (2 * network.H + network.K) * COLUMNS; }
@@ -70,7 +66,7 @@ class PolarizedTile {
 
   // Adds to the multipoles; `kept`, where there is one, is what the derivatives will need.
   void forward(const Share& own, T* kept, T* multipoles) {
-    const Tile<T> t = pairs(own);
+    const Tile<T, COLUMNS> t = pairs(own);
     features(t, own);
     if (!kept) kept = own_kept;
     activations(own, kept);
@@ -87,7 +83,7 @@ class PolarizedTile {
 
   // `kept` of the forward pass, or null; `by` are the gradients by the multipoles.
   void backward(const Share& own, const T* kept, const T* by, const PolarizationGradients<T>& to) {
-    const Tile<T> t = pairs(own);
+    const Tile<T, COLUMNS> t = pairs(own);
     features(t, own);
     if (!kept) {
       activations(own, own_kept);
@@ -101,15 +97,7 @@ class PolarizedTile {
         [&](int64_t k, const T* row) { std::copy_n(row, m, by_x + k * COLUMNS); });
     through_features(own, by_q, by_R, to);
     std::copy_n(by_q, own.count, to.charges + own.first);
-    DirectionGradients<T> by_direction;
-    for (int64_t p = 0; p < m; ++p) {
-      by_direction.r[p] = by_e[p] * t.de[p];
-      by_direction.x[p] = by_direction.y[p] = by_direction.z[p] = 0;
-    }
-    by_direction.add_tensors(t, net.C, [&](int64_t c) { return by_R[c]; });
-    const T* by_radial = by_x + net.n_coefficients() * COLUMNS;
-    t.radial(net.s.n_radial, [&](int64_t k, int64_t p, T, T slope) { by_direction.r[p] += by_radial[k * COLUMNS + p] * slope; });
-    by_direction.by_vectors(t, own.count, to.vectors + 3 * own.first);
+    by_vectors(own, t, by_e, net.C, by_R[0], net.s.n_radial, by_x + net.n_coefficients() * COLUMNS, to.vectors);
   }
 
  private:
@@ -117,9 +105,9 @@ class PolarizedTile {
   Tensor scratch;
   T *x, *by_x, *w, *by_w, *hidden, *by_out, *own_kept;
   int64_t m = 0;  // of the tile, filled up
-  T q[COLUMNS], R[16][TILE], dots[MAX_ORDER + 1][COLUMNS];
+  T q[COLUMNS], R[16][COLUMNS], dots[MAX_ORDER + 1][COLUMNS];
 
-  T factor(const Tile<T>& t, int64_t p) const { return static_cast<T>(net.s.scale) * q[p] * t.e[p]; }
+  T factor(const Tile<T, COLUMNS>& t, int64_t p) const { return static_cast<T>(net.s.scale) * q[p] * t.e[p]; }
 
   template <class Kept>
   Kept* outputs(Kept* kept) const { return kept + 2 * net.network.H * COLUMNS; }
@@ -138,14 +126,14 @@ class PolarizedTile {
       for (int64_t c = l * l; c < (l + 1) * (l + 1); ++c) f(l, c);
   }
 
-  Tile<T> pairs(const Share& own) {
-    const Tile<T> t = filled_tile(own, net.data(VECTORS), net.data(CHARGES), net.s.cutoff, net.s.exponent, q);
+  Tile<T, COLUMNS> pairs(const Share& own) {
+    const Tile<T, COLUMNS> t = filled_tile(own, net.data(VECTORS), net.data(CHARGES), net.s.cutoff, net.s.exponent, q);
     m = t.m;
     return t;
   }
 
   // x: M^l.R^l (the dots) times the charge and the radial weights w, and the radial functions.
-  void features(const Tile<T>& t, const Share& own) {
+  void features(const Tile<T, COLUMNS>& t, const Share& own) {
     tensors_of(t, R);
     T* radial = x + net.n_coefficients() * COLUMNS;
     t.radial(net.s.n_radial, [&](int64_t k, int64_t p, T value, T) { radial[k * COLUMNS + p] = value; });
@@ -181,7 +169,7 @@ class PolarizedTile {
   }
 
   // From the sum of scale q e out^k R^k to e, q, R and out.
-  void through_sum(const Tile<T>& t, const T* out, const T* by, T* by_e, T* by_q, T by_R[MAX_COMPONENTS][COLUMNS]) {
+  void through_sum(const Tile<T, COLUMNS>& t, const T* out, const T* by, T* by_e, T* by_q, T by_R[MAX_COMPONENTS][COLUMNS]) {
     const T scale = static_cast<T>(net.s.scale);
     std::fill(by_e, by_e + m, T(0));
     std::fill(by_R[0], by_R[0] + m, T(0));

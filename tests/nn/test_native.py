@@ -222,6 +222,25 @@ def test_what_is_not_implemented_is_refused():
         torch.autograd.grad(first.square().sum(), weight)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vectors": torch.ones(5, 2)}, r"vectors: expected \(n_pairs, 3\)"),
+        ({"charges": torch.ones(1)}, r"charges: expected \(5\), got \[1\]"),
+        ({"centers": torch.tensor([0, 0, 1])}, r"centers: expected \(5\), got \[3\]"),
+        ({"centers": torch.tensor([0, 0, 1, 1, 2])}, "centers: expected 0 to 1, got 2"),
+        ({"centers": torch.tensor([0, 0, -1, 1, 1])}, "centers: expected 0 to 1, got -1"),
+        ({"bias": torch.ones(0)}, r"matrix, bias: expected \(n_fields, n_radial\)"),
+    ],
+)
+def test_sums_of_fields_refuse_what_would_be_read_elsewhere(changes, message):
+    given = {"vectors": torch.ones(5, 3), "charges": torch.ones(5), "centers": torch.tensor([0, 0, 1, 1, 1]), "n_atoms": 2}
+    given |= {"matrix": torch.ones(4, 6), "bias": torch.ones(4), "cutoff": 5.0, "exponent": 6, "order": 2}
+    assert torch.ops.ampmm.field_sums(**given).shape == (2, 4, 9)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.ampmm.field_sums(**(given | changes))
+
+
 def test_a_library_with_kernels_for_a_gpu_does_the_same_on_the_cpu(monkeypatch):
     """There only modules for the GPU are added, which leave tensors of the CPU to their twins."""
     model = small_model("AMP(3)-DP").requires_grad_(False)
