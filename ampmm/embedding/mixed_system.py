@@ -258,8 +258,6 @@ def _model_force(
 def _check_graphs(model: LoadedModel, options: ForceOptions) -> None:
     if not torch.cuda.is_available():
         raise InputError(f"cuda_graphs: expected a GPU that torch {torch.__version__} can use, and it finds none; leave it out")
-    if model.card.hyperparameters.get("polarization_kind") == "fields":
-        raise InputError("cuda_graphs: fields (-F models) need arrays whose size depends on the positions; leave it out")
     on_gpu = next(model.module.buffers()).device.type == "cuda"
     if get_backend(options.backend).name == "python" and not on_gpu:
         raise InputError(

@@ -16,6 +16,9 @@ from ampmm.nn.multipoles import Multipoles
 from ampmm.nn.scatter import scatter_sum
 from ampmm.types import PointCharges
 
+# Numbers that sums on a GPU may store, 1 GB in single precision; what needs more waits for a list's length.
+MOST_MASKED = 2**28
+
 
 class FieldPolarization(nn.Module):
     """ΔM_i^k = Σ_b c_ib^k F_ib^k for k = 1..K, with fields F_ib^k = Σ_m q_m w_b(r_im) R_im^k.
@@ -58,6 +61,7 @@ class FieldSums(nn.Module):
     def __init__(self, order: int, n_radial: int, cutoff: float, envelope_exponent: int) -> None:
         super().__init__()
         self.geometry = PairGeometry(n_radial, cutoff, envelope_exponent, order)
+        self.most_masked = MOST_MASKED
 
     def forward(self, vectors: Tensor, charges: Tensor, centers: Tensor, n_atoms: int, matrix: Tensor, bias: Tensor) -> Tensor:
         """Vectors (n, 3), charges (n,), centers (n,) of the pairs, to (n_atoms, n_fields, (K+1)²), packed.
@@ -67,17 +71,36 @@ class FieldSums(nn.Module):
         """
         _, tensors, radial, envelope = self.geometry(vectors)
         sources = torch.addmm(bias, radial, matrix.t()) * (charges * envelope).unsqueeze(-1)
-        # Each atom's pairs in a row of their own, padded with zeros: the sums are then matrix products, and nothing of the
-        # size pairs × fields × components has to be stored.
-        counts = torch.bincount(centers, minlength=n_atoms)
-        longest = 0 if centers.shape[0] == 0 else int(counts.max())
-        order = torch.argsort(centers)
-        place = torch.empty_like(centers)
-        place[order] = torch.arange(centers.shape[0], device=centers.device) - (counts.cumsum(0) - counts)[centers[order]]
-        slots = centers * longest + place
-        rows = scatter_sum(sources, slots, n_atoms * longest).reshape(n_atoms, longest, matrix.shape[0])
-        columns = scatter_sum(tensors, slots, n_atoms * longest).reshape(n_atoms, longest, tensors.shape[1])
-        return rows.transpose(1, 2) @ columns
+        if sources.device.type != "cpu" and sources.shape[0] * n_atoms * matrix.shape[0] <= self.most_masked:
+            return masked_sums(sources, tensors, centers, n_atoms)
+        return sums_in_rows(sources, tensors, centers, n_atoms)
+
+
+def sums_in_rows(sources: Tensor, tensors: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
+    """Σ of sources (n, n_fields) times tensors (n, (K+1)²) of each atom's pairs, (n_atoms, n_fields, (K+1)²).
+
+    Each atom's pairs come in a row of their own, padded with zeros: the sums are then matrix products, and nothing of the
+    size pairs × fields × components has to be stored.
+    """
+    counts = torch.bincount(centers, minlength=n_atoms)
+    longest = 0 if centers.shape[0] == 0 else int(counts.max())
+    order = torch.argsort(centers)
+    place = torch.empty_like(centers)
+    place[order] = torch.arange(centers.shape[0], device=centers.device) - (counts.cumsum(0) - counts)[centers[order]]
+    slots = centers * longest + place
+    rows = scatter_sum(sources, slots, n_atoms * longest).reshape(n_atoms, longest, sources.shape[1])
+    columns = scatter_sum(tensors, slots, n_atoms * longest).reshape(n_atoms, longest, tensors.shape[1])
+    return rows.transpose(1, 2) @ columns
+
+
+def masked_sums(sources: Tensor, tensors: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
+    """The same as one product, with every atom's sources zero for the others' pairs.
+
+    Nothing in it waits for a GPU, as a CUDA graph needs it; pairs × atoms × fields have to be stored.
+    """
+    own = centers.unsqueeze(1) == torch.arange(n_atoms, device=centers.device)  # (n, n_atoms)
+    masked = (own.unsqueeze(2) * sources.unsqueeze(1)).flatten(1)
+    return (masked.t() @ tensors).reshape(n_atoms, sources.shape[1], tensors.shape[1])
 
 
 class NativeFieldSums(nn.Module):

@@ -7,7 +7,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from embedding_systems import ML_GROUP, context, energy, forces, mixed, write_model
+from embedding_systems import ML_GROUP, context, energy, forces, mixed
 
 from ampmm.embedding import BACKENDS, deserialize_system, get_backend, serialize_system
 from ampmm.embedding.backends import FORCE_NAME, import_openmmtorch
@@ -107,13 +107,10 @@ def test_a_machine_without_a_gpu_is_refused(box, model):
         mixed(box, model, cuda_graphs=True)
 
 
-def test_what_no_graph_can_do_is_refused(monkeypatch, box, droplet, model, tmp_path):
+def test_what_no_graph_can_do_is_refused(monkeypatch, box, droplet, model):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(InputError, match=r'got one on the CPU; load it by ampmm.load_model\(\'formate\', device="cuda"\)'):
         mixed(box, model, backend="python", cuda_graphs=True)
-    fields = load_model(write_model(tmp_path / "fields.pt", seed=0, polarization_kind="fields"))
-    with pytest.raises(InputError, match=r"cuda_graphs: fields \(-F models\)"):
-        mixed(box, fields, cuda_graphs=True)
 
     class Nothing:
         def evaluate(self) -> None: ...

@@ -42,7 +42,7 @@ def assert_same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Non
 
 
 @BOXES
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if "F" not in name])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_gives_what_the_potential_with_lists_gives(variant, box):
     for operators in (use_native, use_twins):
         expected, fixed = (operators(potential(kind, box, variant)) for kind in (Potential, FixedShapePotential))
@@ -93,11 +93,12 @@ def test_single_precision_follows(box):
 
 @BOXES
 @pytest.mark.parametrize("scripted", [False, True], ids=["eager", "scripted"])
-def test_no_operation_needs_a_value(box, scripted):
+@pytest.mark.parametrize("variant", ["AMP(3)-DP", "AMP(3)-FP"])
+def test_no_operation_needs_a_value(box, variant, scripted):
     """On the meta device, where there are none: neither copies to the host nor shapes that depend on values."""
 
     def on_meta(kind: type[Potential]) -> torch.nn.Module:
-        module = potential(kind, box)
+        module = potential(kind, box, variant)
         if isinstance(module, FixedShapePotential):
             module.n_edges, module.n_pairs, module.n_polarization = 50, 200, 100
         module = module.to("meta")
