@@ -23,7 +23,7 @@ class AMPConfig(Hyperparameters):
     width: int = 128  # of hidden features and networks
     n_radial: int = 20
     n_radial_weights: int = 16  # outputs of φ_b
-    n_radial_weights_mm: int = 8
+    n_radial_weights_mm: int = 8  # of QM–MM pairs; for -F, how many fields
     envelope_exponent: int = 6
     cutoff: float = 5.0  # QM–QM graph, Å
     polarization_cutoff: float = 10.0  # QM–MM pairs of Eq. 10, Å
