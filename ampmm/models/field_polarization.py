@@ -64,7 +64,7 @@ class FieldSums(nn.Module):
         self.most_masked = MOST_MASKED
 
     def forward(self, vectors: Tensor, charges: Tensor, centers: Tensor, n_atoms: int, matrix: Tensor, bias: Tensor) -> Tensor:
-        """Vectors (n, 3), charges (n,), centers (n,) of the pairs, to (n_atoms, n_fields, (K+1)²), packed.
+        """Vectors (n, 3) Å, charges (n,) e and centers (n,) of the pairs, to (n_atoms, n_fields, (K+1)²) e, packed.
 
         Args:
             matrix, bias: (n_fields, n_radial), (n_fields,) of the Linear.

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from ampmm.nn.kernels import (
     AnisotropicFeatures,
-    ChannelFeatures,
-    InducedMoments,
     PairGeometry,
     PairSum,
     PolarizedFeatures,
@@ -364,60 +362,12 @@ class NativePolarizedMultipoles(nn.Module):
         )  # fmt: skip
 
 
-class NativeChannelFeatures(nn.Module):
-    """Native `ChannelFeatures`, for evaluations: training differentiates twice, with the twin."""
-
-    def __init__(self, twin: ChannelFeatures) -> None:
-        super().__init__()
-        self.twin = twin
-        self.train(twin.training)
-
-    def forward(self, moments: Tensor, unit: Tensor, receivers: Tensor, senders: Tensor) -> Tensor:
-        """As the twin."""
-        if unit.device.type != "cpu" or self.training:
-            return self.twin(moments, unit, receivers, senders)
-        return torch.ops.ampmm.channel_features(moments, unit, receivers, senders)
-
-
-class NativeInducedMoments(nn.Module):
-    """Native `InducedMoments`, for evaluations: training differentiates twice, with the twin."""
-
-    def __init__(self, twin: InducedMoments) -> None:
-        super().__init__()
-        self.twin = twin
-        self.cutoff = twin.cutoff
-        self.envelope_exponent = twin.envelope_exponent
-        self.scale = twin.scale
-        self.train(twin.training)
-
-    def forward(
-        self,
-        vectors: Tensor,
-        charges: Tensor,
-        centers: Tensor,
-        n_atoms: int,
-        frequencies: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-    ) -> Tensor:
-        """As the twin."""
-        weights_too = torch.is_grad_enabled() and (w1.requires_grad or b1.requires_grad or w2.requires_grad)
-        if vectors.device.type != "cpu" or self.training or weights_too:
-            return self.twin(vectors, charges, centers, n_atoms, frequencies, w1, b1, w2)
-        return torch.ops.ampmm.induced_moments(
-            vectors, charges, centers, n_atoms, frequencies, w1, b1, w2, self.cutoff, self.envelope_exponent, self.scale
-        )
-
-
 _NATIVE: Final[dict[type[nn.Module], type[nn.Module]]] = {
     PairGeometry: NativePairGeometry,
     AnisotropicFeatures: NativeAnisotropicFeatures,
     PolarizedFeatures: NativePolarizedFeatures,
     PairSum: NativePairSum,
     PolarizedMultipoles: NativePolarizedMultipoles,
-    ChannelFeatures: NativeChannelFeatures,
-    InducedMoments: NativeInducedMoments,
 }
 # Where the library has kernels for the GPU, these too.
 _ON_GPU: Final[dict[type[nn.Module], type[nn.Module]]] = {

@@ -1,5 +1,5 @@
-// Turns a kernel with forward and first derivative into an operation for evaluations, for which operators that autograd differentiates twice
-// stand in where weights learn or gradients are differentiated.
+// Turns a kernel with forward and first derivative into an operation for evaluations, for which operators that autograd differentiates
+// twice stand in where weights learn or gradients are differentiated.
 //
 // A kernel K has, for inputs and outputs as lists of tensors of which some may be undefined:
 //   static Tensors forward(Options, inputs, kept)              -> outputs; to `kept`, if not null, goes what the derivative wants
@@ -40,10 +40,10 @@ struct Composed : public torch::autograd::Function<Composed<K>> {
     Tensors in = slice(saved, 0, n), kept = slice(saved, n, saved.size()), r;
     for (auto* list : {&in, &kept})
       for (auto& each : *list) each = absent(each);
-    if (std::none_of(by.begin(), by.end(), [](const Tensor& each) { return each.defined(); })) {
-    } else if (at::GradMode::is_enabled()) {
+    const bool any = std::any_of(by.begin(), by.end(), [](const Tensor& each) { return each.defined(); });
+    if (any && at::GradMode::is_enabled()) {
       r = differentiable(ctx, remembered(ctx), in, by);
-    } else {
+    } else if (any) {
       const at::AutoDispatchBelowADInplaceOrView no_autograd;
       r = K::backward(remembered(ctx), in, kept, by);
     }

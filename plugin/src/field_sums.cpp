@@ -171,11 +171,7 @@ struct FieldSum {
 
 Tensor field_sums(const Tensor& vectors, const Tensor& charges, const Tensor& centers, int64_t n_atoms, const Tensor& matrix,
                   const Tensor& bias, double cutoff, int64_t exponent, int64_t order) {
-  check_cpu(vectors, "vectors");
-  TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3, "vectors: expected (n_pairs, 3), got ", vectors.sizes());
-  const int64_t n = vectors.size(0);
-  TORCH_CHECK(charges.dim() == 1 && charges.size(0) == n, "charges: expected (", n, "), got ", charges.sizes());
-  TORCH_CHECK(centers.dim() == 1 && centers.size(0) == n, "centers: expected (", n, "), got ", centers.sizes());
+  check_pairs(vectors, charges, centers);
   TORCH_CHECK(matrix.dim() == 2 && bias.dim() == 1 && bias.size(0) == matrix.size(0), "matrix, bias: expected (n_fields, n_radial) and "
               "(n_fields), got ", matrix.sizes(), " and ", bias.sizes());
   TORCH_CHECK(0 <= order && order <= MAX_ORDER, "order: expected 0 to 3, got ", order);

@@ -80,8 +80,8 @@ void atoms_backward(const Tensor* w, const PairSumGradients& g, Tensor by_nodes)
 
 PairSumInput pairs(const Tensor& radial, const Tensor& anisotropic, const Tensor& center, const Tensor& neighbor, const Tensor& centers,
                    const Tensor& neighbors, const Tensor& scale, const Tensor& tensors, const Tensor* w, const Tensor& w3) {
-  return {as_columns(radial), center, neighbor, centers.contiguous(), neighbors.contiguous(), scale.contiguous(), tensors.defined() ? as_columns(tensors) : tensors, 0, 1,
-          Weights(w[W1], w[W2], w[B2], w3), anisotropic.defined() ? as_columns(anisotropic) : anisotropic};
+  return {as_columns(radial), center, neighbor, centers.contiguous(), neighbors.contiguous(), scale.contiguous(),
+          tensors.defined() ? as_columns(tensors) : tensors, 0, 1, Weights(w[W1], w[W2], w[B2], w3), anisotropic.defined() ? as_columns(anisotropic) : anisotropic};
 }
 
 // M_i^k = sum over j of c_ij^k R_ij^k.

@@ -83,7 +83,10 @@ Tensor polarized_multipoles(const Tensor& vectors, const Tensor& charges, const 
   const Options o{{exponent, n_radial, largest_kept, bfloat16}, {cutoff, scale}};
   const Tensors of_pairs_and_atoms{vectors, charges, centers, multipoles, by_atom, weights_by_atom}, weights{matrix, w1, w2, b2, w3};
   if (!takes_gpu(vectors)) {
-    check_cpu(vectors, "vectors");
+    check_pairs(vectors, charges, centers);
+    const int64_t n_atoms = multipoles.size(0);
+    TORCH_CHECK(by_atom.size(0) == n_atoms && weights_by_atom.size(0) == n_atoms, "by_atom, weights_by_atom: expected rows of ", n_atoms,
+                " atoms, got ", by_atom.sizes(), " and ", weights_by_atom.sizes());
     return run_composed<PolarizedSum>(o, of_pairs_and_atoms, weights)[0];
   }
   return PolarizedSum::composed(o, {vectors, charges, centers, multipoles, by_atom, weights_by_atom, matrix, w1, w2, b2, w3})[0];

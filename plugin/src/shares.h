@@ -13,6 +13,15 @@ struct Share {
   int64_t center, first, count;
 };
 
+// What the tiles of all pairs are read from.
+inline void check_pairs(const Tensor& vectors, const Tensor& charges, const Tensor& centers) {
+  check_cpu(vectors, "vectors");
+  TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3, "vectors: expected (n_pairs, 3), got ", vectors.sizes());
+  const int64_t n = vectors.size(0);
+  TORCH_CHECK(charges.dim() == 1 && charges.size(0) == n, "charges: expected (", n, "), got ", charges.sizes());
+  TORCH_CHECK(centers.dim() == 1 && centers.size(0) == n, "centers: expected (", n, "), got ", centers.sizes());
+}
+
 inline std::vector<Share> shares(const Tensor& centers, int64_t n_atoms) {
   std::vector<Share> all;
   for_runs(centers.data_ptr<int64_t>(), centers.size(0), [&](int64_t begin, int64_t end, int64_t i) {
@@ -22,7 +31,8 @@ inline std::vector<Share> shares(const Tensor& centers, int64_t n_atoms) {
   return all;
 }
 
-// Runs f(share's number, thread's own, thread) for all shares, each thread a contiguous part of them; make() makes what a thread has for itself.
+// Runs f(share's number, thread's own, thread) for all shares, each thread a contiguous part of them; make() makes what a thread has for
+// itself.
 template <class Make, class F>
 void for_shares(const std::vector<Share>& all, const Make& make, const F& f) {
   at::parallel_for(0, static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
@@ -44,10 +54,11 @@ Tile<T, COLUMNS> filled_tile(const Share& own, const T* vectors, const T* charge
   return Tile<T, COLUMNS>(v, m, static_cast<T>(cutoff), static_cast<int>(exponent));
 }
 
-// From the gradients by the envelope, by the tensors' components and by the radial functions, rows of COLUMNS pairs, to those by the vectors.
+// From the gradients by the envelope, by the tensors' components and by the radial functions, rows of COLUMNS pairs, to those by the
+// vectors.
 template <class T>
-void by_vectors(const Share& own, const Tile<T, COLUMNS>& t, const T* by_e, int64_t n_components, const T* by_R, int64_t n_radial, const T* by_radial,
-                T* vectors) {
+void by_vectors(const Share& own, const Tile<T, COLUMNS>& t, const T* by_e, int64_t n_components, const T* by_R, int64_t n_radial,
+                const T* by_radial, T* vectors) {
   DirectionGradients<T, COLUMNS> by_direction;
   for (int64_t p = 0; p < t.m; ++p) {
     by_direction.r[p] = by_e[p] * t.de[p];

@@ -241,6 +241,25 @@ def test_sums_of_fields_refuse_what_would_be_read_elsewhere(changes, message):
         torch.ops.ampmm.field_sums(**(given | changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"charges": torch.ones(1)}, r"charges: expected \(5\), got \[1\]"),
+        ({"centers": torch.tensor([0, 0, 1])}, r"centers: expected \(5\), got \[3\]"),
+        ({"centers": torch.tensor([0, 0, 1, 1, 2])}, "centers: expected 0 to 1, got 2"),
+        ({"by_atom": torch.ones(1, 16)}, "by_atom, weights_by_atom: expected rows of 2 atoms"),
+    ],
+)
+def test_the_polarization_refuses_what_would_be_read_elsewhere(changes, message):
+    given = {"vectors": torch.ones(5, 3), "charges": torch.ones(5), "centers": torch.tensor([0, 0, 1, 1, 1])}
+    given |= {"multipoles": torch.ones(2, 4), "by_atom": torch.ones(2, 16), "weights_by_atom": torch.ones(2, 3)}
+    given |= {"matrix": torch.ones(3, 6), "w1": torch.ones(16, 12), "w2": torch.ones(16, 16), "b2": torch.ones(16)}
+    given |= {"w3": torch.ones(1, 16), "cutoff": 5.0, "exponent": 6, "n_radial": 6, "scale": 1.0, "largest_kept": 0}
+    assert torch.ops.ampmm.polarized_multipoles(**given).shape == (2, 4)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.ampmm.polarized_multipoles(**(given | changes))
+
+
 def test_a_library_with_kernels_for_a_gpu_does_the_same_on_the_cpu(monkeypatch):
     """There only modules for the GPU are added, which leave tensors of the CPU to their twins."""
     model = small_model("AMP(3)-DP").requires_grad_(False)
