@@ -93,7 +93,11 @@ struct Twice : public torch::autograd::Function<Twice<K>> {
   }
 };
 
+// Whether autograd will ask for derivatives by one of them. Tangents, which forward mode carries along, would be lost without a word.
 inline bool needs_graph(at::TensorList all) {
+  for (const Tensor& each : all)
+    TORCH_CHECK(!each.defined() || !each._fw_grad(0).defined(), "forward-mode derivatives of the native operators are not implemented; use "
+                "torch.autograd.grad");
   if (!at::GradMode::is_enabled()) return false;
   for (const Tensor& each : all)
     if (each.defined() && each.requires_grad()) return true;

@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.amp_models import VARIANTS, evaluate, random_region, small_model
 from support.native_library import library_missing
+from torch.autograd import forward_ad
 
 from ampmm.benchmark.measure import peak_memory
 from ampmm.nn import native
@@ -220,6 +221,17 @@ def test_what_is_not_implemented_is_refused():
     (first,) = torch.autograd.grad(result.energies.total.sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="weight gradients are not implemented natively"):
         torch.autograd.grad(first.square().sum(), weight)
+
+
+@pytest.mark.parametrize("weights_learn", [True, False])
+@pytest.mark.parametrize("variant", ["AMP(3)-DP", "AMP(3)-FP"])
+def test_tangents_are_refused_and_not_lost(variant, weights_learn):
+    model = native.use_native(small_model(variant).requires_grad_(weights_learn))
+    frame, surroundings = arguments_of(model, REGIONS["random"])
+    vectors = surroundings.pairs.vectors.detach()
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward-mode derivatives of the native operators"):
+        pairs = surroundings.pairs._replace(vectors=forward_ad.make_dual(vectors, torch.ones_like(vectors)))
+        model(frame, surroundings._replace(pairs=pairs))
 
 
 @pytest.mark.parametrize(
