@@ -16,8 +16,7 @@ from ampmm.nn.multipoles import Multipoles
 from ampmm.nn.scatter import scatter_sum
 from ampmm.types import PointCharges
 
-# Numbers that sums on a GPU may store, 1 GB in single precision; what needs more waits for a list's length.
-MOST_MASKED = 2**28
+MOST_AT_ONCE = 2**26  # numbers that sums on a GPU store for a while, 256 MB in single precision
 
 
 class FieldPolarization(nn.Module):
@@ -61,7 +60,6 @@ class FieldSums(nn.Module):
     def __init__(self, order: int, n_radial: int, cutoff: float, envelope_exponent: int) -> None:
         super().__init__()
         self.geometry = PairGeometry(n_radial, cutoff, envelope_exponent, order)
-        self.most_masked = MOST_MASKED
 
     def forward(self, vectors: Tensor, charges: Tensor, centers: Tensor, n_atoms: int, matrix: Tensor, bias: Tensor) -> Tensor:
         """Vectors (n, 3) Å, charges (n,) e and centers (n,) of the pairs, to (n_atoms, n_fields, (K+1)²) e, packed.
@@ -71,9 +69,9 @@ class FieldSums(nn.Module):
         """
         _, tensors, radial, envelope = self.geometry(vectors)
         sources = torch.addmm(bias, radial, matrix.t()) * (charges * envelope).unsqueeze(-1)
-        if sources.device.type != "cpu" and sources.shape[0] * n_atoms * matrix.shape[0] <= self.most_masked:
-            return masked_sums(sources, tensors, centers, n_atoms)
-        return sums_in_rows(sources, tensors, centers, n_atoms)
+        if sources.device.type == "cpu":
+            return sums_in_rows(sources, tensors, centers, n_atoms)
+        return masked_sums(sources, tensors, centers, n_atoms)
 
 
 def sums_in_rows(sources: Tensor, tensors: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
@@ -93,14 +91,20 @@ def sums_in_rows(sources: Tensor, tensors: Tensor, centers: Tensor, n_atoms: int
     return rows.transpose(1, 2) @ columns
 
 
-def masked_sums(sources: Tensor, tensors: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
-    """The same as one product, with every atom's sources zero for the others' pairs.
+def masked_sums(sources: Tensor, tensors: Tensor, centers: Tensor, n_atoms: int, most: int = MOST_AT_ONCE) -> Tensor:
+    """The same as products with a matrix that says which pairs are an atom's own, so many pairs at a time as `most` allows.
 
-    Nothing in it waits for a GPU, as a CUDA graph needs it; pairs × atoms × fields have to be stored.
+    Nothing in it waits for a GPU, as a CUDA graph needs it. For the derivative that matrix is kept, pairs × atoms.
     """
-    own = centers.unsqueeze(1) == torch.arange(n_atoms, device=centers.device)  # (n, n_atoms)
-    masked = (own.unsqueeze(2) * sources.unsqueeze(1)).flatten(1)
-    return (masked.t() @ tensors).reshape(n_atoms, sources.shape[1], tensors.shape[1])
+    atoms = torch.arange(n_atoms, device=centers.device).unsqueeze(1)
+    n_fields, n_components = sources.shape[1], tensors.shape[1]
+    each = max(1, most // (n_fields * n_components))
+    fields = sources.new_zeros(n_atoms, n_fields * n_components)
+    for first in range(0, max(1, centers.shape[0]), each):
+        own = (centers[first : first + each] == atoms).to(sources.dtype)  # (n_atoms, n)
+        products = sources[first : first + each].unsqueeze(2) * tensors[first : first + each].unsqueeze(1)
+        fields = fields + own @ products.flatten(1)
+    return fields.reshape(n_atoms, n_fields, n_components)
 
 
 class NativeFieldSums(nn.Module):

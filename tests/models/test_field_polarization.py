@@ -1,9 +1,11 @@
 """The fields of MM charges at QM atoms (-F): what they are, and that every way of summing them gives the same."""
 
+import functools
+
 import pytest
 import torch
 
-from ampmm.models.field_polarization import FieldSums, masked_sums, sums_in_rows
+from ampmm.models.field_polarization import MOST_AT_ONCE, FieldSums, masked_sums, sums_in_rows
 from ampmm.nn.multipoles import packed_size
 
 CUTOFF = 4.0  # Å
@@ -38,13 +40,14 @@ def test_a_field_is_the_sum_over_its_charges(order):
     assert (fields[1] == 0.0).all()
 
 
+@pytest.mark.parametrize("at_once", [MOST_AT_ONCE, 2 * N_FIELDS * 16, 4 * N_FIELDS * 16])
 @pytest.mark.parametrize("n_pairs", [0, 6])
-def test_sums_in_rows_and_masked_ones_agree_through_the_second_derivative(n_pairs):
+def test_sums_in_rows_and_masked_ones_agree_through_the_second_derivative(n_pairs, at_once):
     """The second is for a GPU, where the first would have to wait for the length of a row."""
     torch.manual_seed(1)
     sources, tensors = torch.randn(n_pairs, N_FIELDS), torch.randn(n_pairs, 16)
     results = []
-    for sums in (sums_in_rows, masked_sums):
+    for sums in (sums_in_rows, functools.partial(masked_sums, most=at_once)):
         given = [each.clone().requires_grad_() for each in (sources, tensors)]
         value = sums(*given, CENTERS[:n_pairs], N_ATOMS)
         first = torch.autograd.grad(value.sin().sum(), given, create_graph=True)
