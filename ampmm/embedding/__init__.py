@@ -3,6 +3,7 @@
 from ampmm.embedding.backends import BACKENDS, Backend, get_backend
 from ampmm.embedding.bounds import Bounds, bounds_from_card
 from ampmm.embedding.computations import EvaluatorComputation, make_evaluator_force
+from ampmm.embedding.electrostatics import longest_cutoff
 from ampmm.embedding.mixed_system import add_force, bonds_within, create_mixed_system, warn_of_charge
 from ampmm.embedding.mm_forces import Stripped, read_charges, strip_qm_terms
 from ampmm.embedding.nonbonded import nonbonded_charges
@@ -32,6 +33,7 @@ __all__ = [
     "get_backend",
     "get_preset",
     "load_structure",
+    "longest_cutoff",
     "make_evaluator_force",
     "nonbonded_charges",
     "read_charges",

@@ -3,7 +3,7 @@
 import io
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import openmm
@@ -13,6 +13,10 @@ from openmm import unit
 from ampmm.errors import SimulationStopped
 from ampmm.export import Evaluator, capture, load_scripted, use_simple_executor
 from ampmm.units import ANGSTROM_PER_NM
+
+BLOWN_UP: Final = (
+    "positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up, try a shorter time step"
+)
 
 
 class PotentialComputation:
@@ -80,10 +84,15 @@ class GraphComputation(PotentialComputation):
         if np.isfinite(result[0]):
             return result
         self.captured = None
-        raise SimulationStopped(
-            "positions: a QM atom or MM charge is at NaN or infinity, that is, the simulation has blown up, or the box has "
-            "become narrower than twice a cutoff of the model; try a shorter time step, or a larger box"
-        )
+        raise SimulationStopped(self._reason(positions, box))
+
+    def _reason(self, positions: torch.Tensor, box: torch.Tensor | None) -> str:
+        """Why energy or forces are NaN where the arrays suffice."""
+        if not bool(torch.isfinite(positions.index_select(0, self.module.indices)).all()):
+            return BLOWN_UP
+        if box is not None and not float(10.0 * torch.diagonal(box).min()) >= self.module.narrowest:
+            return "box: a cutoff of the model is now over half the box; use a larger box or a smaller cutoff"
+        return "positions: the model's energy is not finite here; are two atoms, or an atom and an MM charge, at one place?"
 
     def _replayed(self, captured: "Captured", positions: torch.Tensor, box: torch.Tensor | None) -> tuple[float, np.ndarray]:
         captured.positions.copy_(positions)
@@ -133,9 +142,7 @@ class EvaluatorComputation:
 
     def _evaluate(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
         if not np.isfinite(positions).all():
-            raise SimulationStopped(
-                "positions: a QM atom or MM charge is at NaN or infinity; the simulation has blown up, try a shorter time step"
-            )
+            raise SimulationStopped(BLOWN_UP)
         qm, mm = np.split(positions, [len(self.numbers)])
         result = self.evaluator.evaluate(self.numbers, qm, mm, self.charges_mm, qm_charge=self.qm_charge, **self.options)
         return float(result.energy), ANGSTROM_PER_NM * np.concatenate([result.forces_qm, result.forces_mm])

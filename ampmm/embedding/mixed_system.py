@@ -18,13 +18,12 @@ from ampmm.embedding.bonded import bonded_atoms, constraints_within, molecule_fo
 from ampmm.embedding.boundary import refuse_boundary, refuse_virtual_sites
 from ampmm.embedding.bounds import bounds_from_card
 from ampmm.embedding.computations import EvaluatorComputation, make_evaluator_force
+from ampmm.embedding.electrostatics import check_cutoffs, choose_electrostatics
 from ampmm.embedding.mm_forces import read_charges, refuse_qm_terms, strip_qm_terms
 from ampmm.embedding.regions import check_system_matches, select_qm_atoms
 from ampmm.errors import BackendError, EmbeddingError, InputError
-from ampmm.export import Evaluator, FixedShapePotential, LoadedModel, Potential, checked_cutoff, load_model
-from ampmm.geometry.cell import largest_cutoff
+from ampmm.export import Evaluator, FixedShapePotential, LoadedModel, Potential, load_model
 from ampmm.memory import keep_freed_memory
-from ampmm.physics.coulomb import ELECTROSTATICS
 from ampmm.physics.walls import DistanceWalls
 
 CHARGE_TOLERANCE: Final = 0.1  # e; classical charges rarely add up to a whole number
@@ -74,7 +73,7 @@ def create_mixed_system(
         electrostatics: between QM and MM atoms: ``"auto"``, ``"reaction-field"`` or ``"bare"``. Auto takes the shifted
             reaction field if the System has periodic boundaries, else bare Coulomb.
         coulomb_cutoff: of the reaction field, Å; default the model's own if its card has one, else 12 Å, or half the box
-            if that is less.
+            if that is less, and a twentieth less again if the System has a barostat already.
         qm_charge: net charge of the QM region, e; default the model's own, or for an Evaluator and for models that take
             any charge the sum of the classical charges, rounded.
         force_group: of the model's force, 0 to 31.
@@ -83,8 +82,9 @@ def create_mixed_system(
             harmonic wall (`ampmm.physics.walls`). Inside the bounds the walls are zero.
         keep: names of forces to leave as they are; see `strip_qm_terms`.
         dtype: `torch.float32` or `torch.float64`, the model's arithmetic.
-        cuda_graphs: replay the model's calls as a CUDA graph, for OpenMM's CUDA platform; arrays have fixed shapes then
-            (`ampmm.export.FixedShapePotential`). With ``backend="python"`` the model has to be loaded on the GPU.
+        cuda_graphs: replay the model's calls as a CUDA graph, for a Context on OpenMM's CUDA platform alone; arrays have fixed
+            shapes then (`ampmm.export.FixedShapePotential`). With ``backend="python"`` the model has to be loaded on the GPU,
+            and an integrator that asks for energies without forces (Monte Carlo by a CustomIntegrator) needs this backend.
 
     Returns:
         The new System, and the QM atoms' indices (N,), ascending.
@@ -223,14 +223,14 @@ def _model_force(
     if not isinstance(options.skin, (int, float)) or not options.skin > 0.0:
         raise InputError(f"skin: expected a positive length in Å, got {options.skin!r}")
     periodic = system.usesPeriodicBoundaryConditions()
-    electrostatics, coulomb_cutoff = _electrostatics(system, model, options)
+    electrostatics, coulomb_cutoff = choose_electrostatics(system, model, options.electrostatics, options.coulomb_cutoff)
     if periodic:
         cutoffs = {
             "coulomb_cutoff": coulomb_cutoff,
             "the model's polarization cutoff": _polarization(model),
             "the model's QM–QM cutoff": float(model.card.cutoffs["qm"]),
         }
-        _check_cutoffs(system, cutoffs)
+        check_cutoffs(system, cutoffs)
     if options.cuda_graphs:
         _check_graphs(model, options)
     keep_freed_memory()
@@ -328,47 +328,6 @@ def warn_of_charge(charge: int, classical: float, stacklevel: int = 2) -> None:
             "molecule, in the same protonation state, that is meant?",
             stacklevel=stacklevel,
         )
-
-
-def _electrostatics(system: openmm.System, model: LoadedModel, options: ForceOptions) -> tuple[str, float | None]:
-    """The named option and its cutoff, Å; without one for bare Coulomb."""
-    periodic = system.usesPeriodicBoundaryConditions()
-    name = options.electrostatics
-    if name == "auto":
-        name = "reaction-field" if periodic else "bare"
-    if name not in ELECTROSTATICS:
-        raise InputError(f'electrostatics: expected "auto", {", ".join(map(repr, ELECTROSTATICS))}, got {name!r}')
-    if name == "bare":
-        if periodic:
-            raise InputError(
-                'electrostatics: "bare" Coulomb jumps when the nearest image of a charge changes, and the System has '
-                'periodic boundaries; use "reaction-field"'
-            )
-        if options.coulomb_cutoff is not None:
-            raise InputError(
-                'coulomb_cutoff: "bare" Coulomb has no cutoff; leave it out or choose electrostatics="reaction-field"'
-            )
-        return name, None
-    cutoff = options.coulomb_cutoff
-    if cutoff is None:
-        return name, model.default_coulomb_cutoff(_half_box(system) if periodic else float("inf"))
-    return name, checked_cutoff(cutoff)
-
-
-def _check_cutoffs(system: openmm.System, cutoffs: dict[str, float | None]) -> None:
-    largest = _half_box(system)
-    for name, cutoff in cutoffs.items():
-        if cutoff is not None and cutoff > largest:
-            raise InputError(
-                f"{name}: expected at most half the box, {largest:.2f} Å (half the smallest diagonal element of the "
-                f"box vectors), got {cutoff:.2f} Å; use a larger box or a smaller cutoff"
-            )
-
-
-def _half_box(system: openmm.System) -> float:
-    vectors = system.getDefaultPeriodicBoxVectors()
-    values = [list(vector.value_in_unit(unit.angstrom)) for vector in vectors]
-    return largest_cutoff(torch.tensor(values, dtype=torch.float64))
 
 
 def bonds_within(topology: Topology, qm: np.ndarray) -> list[tuple[int, int]]:

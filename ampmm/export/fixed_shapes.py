@@ -52,7 +52,7 @@ class FixedShapePotential(Potential):
             if boxvectors is None:
                 raise ValueError("boxvectors: this potential is periodic and needs them")
             box = 10.0 * boxvectors.detach().to(own.device).double()
-            valid = valid & (torch.diagonal(box).min() >= 2.0 * max(self.reach, self.cutoff))
+            valid = valid & (torch.diagonal(box).min() >= self.narrowest)
         qm, mm = own[: self.n_qm], own[self.n_qm :]
         if self.n_edges == 0:
             self._size(qm, mm, box)

@@ -43,6 +43,7 @@ class LoadedModel:
     base: Evaluator | None = None  # of a Δ-model
     _converted: dict[torch.dtype, torch.jit.ScriptModule] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @torch.inference_mode(False)
     @torch.enable_grad()
     def evaluate(
         self,

@@ -14,6 +14,10 @@ from ampmm.physics.evaluators import force_evaluator
 from ampmm.physics.walls import DistanceWalls
 from ampmm.types import Frame, Pairs
 
+# By how much a cutoff may be over half the box: one of just that comes from a box in double precision, and on CUDA TorchForce
+# passes boxes in single precision. All interactions end smoothly at their cutoffs.
+_ROUNDING = 1e-6
+
 
 class Potential(nn.Module):
     """A model between the atoms of a Context: picks the QM atoms and MM charges and returns energy and forces.
@@ -64,6 +68,7 @@ class Potential(nn.Module):
         self.polarization_cutoff = polarization_cutoff
         self.long_range_cutoff = long_range_cutoff
         self.reach = float("inf") if coulomb_cutoff is None else max(coulomb_cutoff, polarization_cutoff)
+        self.narrowest = 2.0 * max(self.reach, cutoff) * (1.0 - _ROUNDING)  # Å, of a box
         self.periodic = periodic
         self.skin = skin
         if walls is None:
@@ -94,7 +99,7 @@ class Potential(nn.Module):
             box = 10.0 * boxvectors.detach().to(own.device).double()
             # This and what follows is refused here and not in _make_lists: LibTorch crashes on an error raised so deep below a
             # TorchForce.
-            if not max(self.reach, self.cutoff) <= largest_cutoff(box):  # a NaN in the box ends here too
+            if not float(torch.diagonal(box).min()) >= self.narrowest:  # a NaN in the box ends here too
                 raise ValueError("box: a cutoff of the model is now over half the box; use a larger box or a smaller cutoff")
         if self._lists_are_stale(own, box):
             if not bool(torch.isfinite(own).all()):

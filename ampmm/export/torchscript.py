@@ -54,7 +54,10 @@ def save_model(path: str | Path, model: nn.Module, card: Card) -> None:
         raise InputError(f"card.elements: expected atomic numbers, got {card.elements}")
     if isinstance(model, torch.jit.ScriptModule):
         if uses_native_operators(model):
-            raise InputError("model: scripted with native operators, which other machines lack; save the unscripted model")
+            raise InputError(
+                "model: scripted with native operators, which other machines lack; save the unscripted model, or "
+                "set AMPMM_NATIVE=0 before it is loaded"
+            )
         scripted = model
     else:
         scripted = torch.jit.script(use_twins(copy.deepcopy(model).eval()))
@@ -66,6 +69,7 @@ def save_model(path: str | Path, model: nn.Module, card: Card) -> None:
         raise ModelFileError(f"{path}: cannot be written ({reason}); is there such a folder, and space on the disk?") from None
 
 
+@torch.inference_mode(False)  # forces are gradients, which need tensors that are not of that mode
 def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     """Load a shipped model by name, or any `.pt` file by path.
 

@@ -17,6 +17,7 @@ from ampmm.embedding import (
     create_mixed_system,
     get_preset,
     load_structure,
+    longest_cutoff,
     nonbonded_charges,
     select_qm_atoms,
     use_shifted_reaction_field,
@@ -34,7 +35,6 @@ from ampmm.units import ANGSTROM_PER_NM, NM_PER_ANGSTROM
 MM_CUTOFF_NM: Final = 1.0
 CONSTRAINT_TOLERANCE: Final = 1e-6
 SEED_SPAN: Final = 2**31 - 1
-NPT_MARGIN: Final = 0.025  # of a box's edge
 
 
 class Region(NamedTuple):
@@ -83,6 +83,7 @@ def assemble(config: SimulationConfig, model: Any = None) -> Assembled:
     topology = structure.topology
     check_atoms(files.restraints, topology.getNumAtoms())
     mm_system = _classical_system(structure, files, preset)
+    _check_graphs(config)
     if model is None:
         model = named_model(config.model or files.model, files.name, model_device(config))
     indices = np.asarray(select_qm_atoms(topology, config.qm_atoms or files.qm_atoms), dtype=np.int64)
@@ -143,6 +144,14 @@ def model_device(config: SimulationConfig) -> str:
     return "cuda" if on_gpu else "cpu"
 
 
+def _check_graphs(config: SimulationConfig) -> None:
+    if config.cuda_graphs and torch.cuda.is_available() and model_device(config) != "cuda":  # else create_mixed_system refuses
+        raise InputError(
+            f"cuda_graphs: expected OpenMM's CUDA platform, got platform {config.platform!r}, where no graph is made of the "
+            "model's calls; leave one of them out, or install OpenMM's CUDA platform"
+        )
+
+
 def model_digest(model: Any) -> str:
     """The first digits of the SHA-256 of a model's file: names are used again; empty for what has no file."""
     path = getattr(model, "path", None)
@@ -191,14 +200,9 @@ def _region(
     if isinstance(model, LoadedModel):  # other evaluators have a precision of their own
         options["dtype"] = _dtype(config)
         if mm_system.usesPeriodicBoundaryConditions():
-            options.setdefault("coulomb_cutoff", model.default_coulomb_cutoff(_largest_cutoff(mm_system, config.ensemble)))
+            longest = longest_cutoff(mm_system, with_barostat=config.ensemble == "NPT")
+            options.setdefault("coulomb_cutoff", model.default_coulomb_cutoff(longest))
     return Region(model, indices, numbers, labels, mm_indices, charges[mm_indices], qm_charge, bounds, options)
-
-
-def _largest_cutoff(system: openmm.System, ensemble: str) -> float:
-    """Å; with room for a barostat to shrink the box."""
-    edges = [vector[axis].value_in_unit(unit.angstrom) for axis, vector in enumerate(system.getDefaultPeriodicBoxVectors())]
-    return (0.5 - (NPT_MARGIN if ensemble == "NPT" else 0.0)) * min(edges)
 
 
 def _dtype(config: SimulationConfig) -> torch.dtype:

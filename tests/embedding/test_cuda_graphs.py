@@ -81,11 +81,20 @@ def test_the_python_force_keeps_it_through_xml(pretended, box, model):
 def test_what_cannot_be_computed_is_named_and_the_next_call_works(pretended, box, model):
     here = context(mixed(box, model, backend="python", cuda_graphs=True), box.positions)
     before = energy(here, {ML_GROUP})
-    positions = box.positions.copy()
+    positions, together = box.positions.copy(), box.positions.copy()
     positions[2, 1] = np.nan
-    here.setPositions(positions)
-    with pytest.raises(openmm.OpenMMException, match="blown up"):
-        energy(here, {ML_GROUP})
+    together[1] = together[0]
+    vectors = np.array([each._value for each in box.system.getDefaultPeriodicBoxVectors()])
+    for where, edges, message in (
+        (positions, vectors, "at NaN or infinity; the simulation has blown up"),
+        (box.positions, 0.9 * vectors, "over half the box"),
+        (together, vectors, "are two atoms, or an atom and an MM charge, at one place"),
+    ):
+        here.setPeriodicBoxVectors(*edges)
+        here.setPositions(where)
+        with pytest.raises(openmm.OpenMMException, match=message):
+            energy(here, {ML_GROUP})
+    here.setPeriodicBoxVectors(*vectors)
     here.setPositions(box.positions)
     assert energy(here, {ML_GROUP}) == pytest.approx(before, abs=1e-3)
 

@@ -162,6 +162,21 @@ def test_a_script_may_have_switched_gradients_off(backend, droplet, model):
 
 
 @pytest.mark.parametrize("backend", AVAILABLE)
+def test_a_barostat_in_the_system_may_shrink_its_box(backend, box, model):
+    """Under 24 Å the reaction field would end at half the box, and the first trial volume be refused."""
+    classical = openmm.XmlSerializer.clone(box.system)
+    classical.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
+    system = mixed(box._replace(system=classical), model, backend=backend, dtype=torch.float64)
+    expected = mixed(box, model, backend=backend, coulomb_cutoff=0.95 * 10.5, dtype=torch.float64)
+    energies = []
+    for each in (system, expected):
+        here = context(each, box.positions)
+        here.setPeriodicBoxVectors(*(0.96 * 2.1 * np.eye(3)))
+        energies.append(energy(here, {ML_GROUP}))
+    assert energies[0] == pytest.approx(energies[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("backend", AVAILABLE)
 def test_a_change_of_the_box_is_followed(backend, box, model):
     here = context(mixed(box, model, backend=backend, dtype=torch.float64), box.positions)
     energy(here)

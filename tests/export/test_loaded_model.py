@@ -38,9 +38,12 @@ def test_single_precision_is_close_to_double_and_changes_nothing(loaded):
 
 
 def test_lists_work_and_gradient_mode_does_not_matter(loaded):
-    with torch.no_grad():
-        result = loaded.evaluate(NUMBERS.tolist(), QM.tolist(), MM.tolist(), CHARGES.tolist(), qm_charge=0)
-    assert result.energy == pytest.approx(loaded.evaluate(NUMBERS, QM, MM, CHARGES).energy, abs=1e-9)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            again = load_model(loaded.path)
+            result = again.evaluate(NUMBERS.tolist(), QM.tolist(), MM.tolist(), CHARGES.tolist(), qm_charge=0)
+        assert result.energy == pytest.approx(loaded.evaluate(NUMBERS, QM, MM, CHARGES).energy, abs=1e-9)
+        assert again.evaluate(NUMBERS, QM, MM, CHARGES).energy == result.energy
 
 
 def test_no_mm_charges(loaded):

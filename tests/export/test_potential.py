@@ -9,7 +9,7 @@ from support.amp_models import Region, evaluate, random_region, small_model
 from torch import Tensor
 
 from ampmm.errors import InputError
-from ampmm.export import Potential, use_simple_executor
+from ampmm.export import FixedShapePotential, Potential, use_simple_executor
 from ampmm.nn.native import use_native
 from ampmm.physics.coulomb import ReactionField
 
@@ -47,14 +47,16 @@ def positions_in(box: Tensor, seed: int = 5) -> Tensor:
     return positions
 
 
-def potential(periodic: bool = True, dtype: torch.dtype = torch.float64, **changes) -> Potential:
+def potential(
+    periodic: bool = True, dtype: torch.dtype = torch.float64, kind: type[Potential] = Potential, **changes
+) -> Potential:
     model = small_model("AMP(3)-DP", dtype=torch.float32).to(dtype)
     model.element_energies = model.element_energies.double()
     values = {
         "cutoff": model.cutoff, "polarization_cutoff": model.polarization_cutoff, "periodic": periodic, "dtype": dtype,
         "electrostatics": "reaction-field" if periodic else "bare", "coulomb_cutoff": COULOMB_CUTOFF if periodic else None,
     }  # fmt: skip
-    return Potential(model, SMALL.numbers, QM, MM, CHARGES, 1.0, **(values | changes))
+    return kind(model, SMALL.numbers, QM, MM, CHARGES, 1.0, **(values | changes))
 
 
 def call(module: torch.nn.Module, positions: Tensor, box: Tensor | None) -> tuple[float, Tensor]:
@@ -249,6 +251,17 @@ def test_a_box_that_became_too_small_or_no_number_is_refused():
             call(module, positions, box)
     with pytest.raises(ValueError, match="boxvectors: this potential is periodic"):
         call(module, positions, None)
+
+
+@pytest.mark.parametrize("kind", [Potential, FixedShapePotential])
+def test_a_cutoff_of_half_the_box_fits_into_the_box_in_single_precision(kind):
+    """Rounded to it, as TorchForce passes boxes on CUDA, half of the edges become shorter."""
+    for edge in (12.1 + 0.1 * k for k in range(6)):
+        box = torch.diag(torch.full((3,), edge, dtype=torch.float64))
+        boxes = 0.1 * box, (0.1 * box).float()  # nm
+        module = potential(coulomb_cutoff=0.5 * edge, kind=kind)
+        energies = [module(0.1 * positions_in(box), each)[0].item() for each in boxes]
+        assert energies[1] == pytest.approx(energies[0], abs=1e-3)
 
 
 def test_scripted_refusals_carry_the_message():

@@ -362,6 +362,12 @@ def test_unknown_platform_lists_the_known(small_system, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_graphs_are_refused_on_other_platforms_than_cuda(small_system, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(InputError, match="cuda_graphs: expected OpenMM's CUDA platform, got platform 'CPU'"):
+        run(small_system, tmp_path / "a", platform="CPU", model="uracil", cuda_graphs=True)
+
+
 def test_a_platform_gets_the_precision_asked_for_however_it_was_chosen(small_system, monkeypatch):
     """CPU and Reference have no such property; what has one gets it, OpenMM's own choice too."""
     asked = []
