@@ -21,6 +21,40 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+@contextmanager
+def keeping_interrupts() -> Iterator[None]:
+    """An interrupt that arrives in Python code which OpenMM calls comes out as one.
+
+    OpenMM makes an exception of its own of everything that such code raises, with the text alone, which an interrupt lacks.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupted = False
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        try:
+            handlers[number](number, frame)
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
+
+    changed = [number for number, handler in handlers.items() if callable(handler)]
+    for number in changed:
+        signal.signal(number, noted)
+    try:
+        yield
+    except Exception:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number in changed:
+            signal.signal(number, handlers[number])
+
+
 class DeferredInterrupt:
     """While it is active, a first signal only sets `requested`; a second one interrupts at once.
 

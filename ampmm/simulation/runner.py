@@ -15,7 +15,7 @@ from openmm import app, unit
 from tqdm import tqdm
 
 from ampmm.errors import DataFileError, InputError, SimulationStopped
-from ampmm.interrupt import DeferredInterrupt
+from ampmm.interrupt import DeferredInterrupt, keeping_interrupts
 from ampmm.simulation import restart
 from ampmm.simulation.assemble import (
     Assembled,
@@ -186,16 +186,14 @@ def _announce(assembled: Assembled, progress: bool) -> None:
 def _prepare(simulation: app.Simulation, config: SimulationConfig, assembled: Assembled) -> Good:
     """Relax the surroundings and draw velocities; the frame must already be a good one."""
     try:
-        if config.minimize:
+        with keeping_interrupts():
             fixed = assembled.region.indices if assembled.region.model is not None else ()
-            if not minimize_around(simulation.context, fixed, config.minimize):
+            if config.minimize and not minimize_around(simulation.context, fixed, config.minimize):
                 print("the minimisation met energies that are not finite and was undone", file=sys.stderr, flush=True)
-                simulation.context.applyConstraints(simulation.integrator.getConstraintTolerance())
-        else:
             simulation.context.applyConstraints(simulation.integrator.getConstraintTolerance())
-        draw_velocities(simulation, config)
-        state = take_state(simulation)
-        reason = _check(state, assembled, _evaluation(assembled, state))
+            draw_velocities(simulation, config)
+            state = take_state(simulation)
+            reason = _check(state, assembled, _evaluation(assembled, state))
     except openmm.OpenMMException as error:
         reason = f"OpenMM stopped ({error})"
     except InputError as error:  # the model refuses the frame
@@ -270,7 +268,8 @@ def _run(
 
 def _advance(simulation: app.Simulation, steps: int, assembled: Assembled, folder: Path, good: Good) -> None:
     try:
-        simulation.integrator.step(steps)
+        with keeping_interrupts():
+            simulation.integrator.step(steps)
     except openmm.OpenMMException as error:
         _stop(f"OpenMM could not take the next step ({error})", assembled, folder, good)
 
@@ -294,8 +293,9 @@ def _report(
 def _checked(simulation: app.Simulation, assembled: Assembled, step: int, good: Good, folder: Path) -> tuple[Good, Any]:
     """The present frame if it is good, with the model's Evaluation; else stop."""
     try:
-        state = take_state(simulation)
-        evaluation = _evaluation(assembled, state)
+        with keeping_interrupts():
+            state = take_state(simulation)
+            evaluation = _evaluation(assembled, state)
         reason = _check(state, assembled, evaluation)
     except openmm.OpenMMException as error:  # the model's force itself refuses positions that are not finite
         reason = f"OpenMM stopped ({error})"

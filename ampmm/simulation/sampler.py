@@ -18,6 +18,7 @@ from ampmm.data import Record
 from ampmm.embedding import EvaluatorComputation, make_evaluator_force, strip_qm_terms
 from ampmm.errors import DataFileError, InputError, LabellingError, SimulationStopped
 from ampmm.export import Evaluator
+from ampmm.interrupt import keeping_interrupts
 from ampmm.simulation.config import check_timestep
 from ampmm.simulation.droplet import add_droplet_restraints
 from ampmm.simulation.minimization import minimize_around
@@ -240,11 +241,12 @@ class Sampler:
         return done[0]
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Call into OpenMM; an error of the evaluator comes back as itself."""
+        """Call into OpenMM; an error of the evaluator comes back as itself, and so does an interrupt."""
         if self._computation is not None:
             self._computation.error = None
         try:
-            call(*arguments)
+            with keeping_interrupts():
+                call(*arguments)
         except openmm.OpenMMException as error:
             if self._computation is not None and self._computation.error is not None:
                 raise self._computation.error from None

@@ -253,6 +253,27 @@ def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path, mo
     assert resume(tmp_path / "a", result.step + 10, progress=False).step == result.step + 10
 
 
+@pytest.mark.parametrize(("steps", "signals"), [(0, 1), (12, 2)], ids=["before the first step", "a second one in a step"])
+def test_an_interrupt_that_arrives_within_the_model_is_one(small_system, tmp_path, springs, monkeypatch, steps, signals):
+    """OpenMM, which calls the model, hands on an error without a name; it is no failure of the dynamics."""
+    evaluate, made = springs.evaluate, []
+    make = runner.make_simulation
+    monkeypatch.setattr(runner, "make_simulation", lambda *arguments: made.append(make(*arguments)) or made[0])
+
+    def interrupted(*arguments, **options):
+        if made and made[0].context.getStepCount() >= steps:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(springs, "evaluate", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        start(config(small_system, tmp_path / "a"), model=springs, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / "a" / "last_good.pdb").exists()
+
+
 def test_model_drives_the_region_and_its_terms_are_written(small_system, tmp_path, springs):
     result = start(config(small_system, tmp_path / "a"), model=springs, progress=False)
     data = table(result.folder / "ml.csv")
