@@ -5,6 +5,7 @@ Writes them to retinoic_acid.csv, in degrees: the ring against the chain, which 
 
 import csv
 import sys
+from pathlib import Path
 
 import mdtraj
 import numpy as np
@@ -14,6 +15,10 @@ import ampmm
 
 TORSIONS = {"ring_to_chain": ["C2", "C3", "C10", "C11"], "double_bond": ["C11", "C12", "C14", "C15"]}
 INTERVAL = 20  # steps of 0.5 fs
+OUTPUT = Path("retinoic_acid.csv")
+
+if OUTPUT.exists():
+    sys.exit(f"{OUTPUT} exists and is not overwritten; move it away first")
 
 model_name, n_steps = (*sys.argv[1:], *("ra", "2000")[len(sys.argv) - 1 :])
 amber = ampmm.load_structure("systems/ra/ra_box.prmtop", "systems/ra/ra_box.inpcrd")
@@ -28,7 +33,7 @@ simulation.context.setVelocitiesToTemperature(300 * unit.kelvin)
 solute = mdtraj.Topology.from_openmm(amber.topology).subset(qm)
 place = {atom.name: atom.index for atom in solute.atoms}
 atoms = [[place[name] for name in names] for names in TORSIONS.values()]
-with open("retinoic_acid.csv", "x", newline="") as file:  # never over an earlier one
+with OUTPUT.open("x", newline="") as file:
     table = csv.writer(file)
     table.writerow(["time_ps", *TORSIONS])
     for _ in range(int(n_steps) // INTERVAL):

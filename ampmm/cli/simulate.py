@@ -141,8 +141,8 @@ def _resumed(system: str | None, given: dict[str, Any]) -> tuple[Path, int | Non
     if fixed:
         names = ", ".join("--" + name.replace("_", "-") for name in fixed)
         raise InputError(
-            "--resume: expected only --output, --steps or --time beside it, or --model for a file that was moved, got "
-            f"{names}; a resumed run keeps its settings; start another run to change them"
+            "--resume: expected only --output, --steps, --time or --threads beside it, or --model for a file that was moved, "
+            f"got {names}; a resumed run keeps its settings; start another run to change them"
         )
     if "steps" in given and "time" in given:
         raise InputError("--steps, --time: expected one of them, got both; leave one out")

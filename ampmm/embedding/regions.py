@@ -109,7 +109,10 @@ def _reason(error: Exception) -> str:
 def _check(topology: Topology, indices: np.ndarray, asked: object) -> None:
     n_atoms = topology.getNumAtoms()
     if indices.size == 0:
-        raise InputError(f"qm_atoms: expected at least one atom, got none from {asked!r}; {_residue_names(topology)}")
+        raise InputError(
+            f"qm_atoms: expected at least one atom, got none from {asked!r}; {_residue_names(topology)} (OpenMM's own readers "
+            "rename some residues: URA becomes U)"
+        )
     outside = indices[(indices < 0) | (indices >= n_atoms)]
     if outside.size:
         raise InputError(

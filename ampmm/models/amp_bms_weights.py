@@ -1,5 +1,6 @@
 """The published AMP-BMS weights as a model: every key of the state dict mapped, or named as what it is not needed for."""
 
+import pickle
 import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
@@ -45,7 +46,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             raise ModelFileError(
                 f"{path}: expected the published state dict, got a TorchScript archive; is it a .pt file of ampmm already?"
             ) from None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Of a file that holds other things than tensors torch says how to execute it.
+        told = "" if isinstance(error, pickle.UnpicklingError) else str(error).strip()
+        reason = told.splitlines()[0] if told else type(error).__name__
         raise ModelFileError(f"{path}: no PyTorch state dict, or a damaged one ({reason})") from None
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelFileError(f"{path}: expected a PyTorch state dict (tensors by name), got {type(state).__name__}")

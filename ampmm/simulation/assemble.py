@@ -258,10 +258,8 @@ def _platform(config: SimulationConfig) -> openmm.Platform | None:
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     known = {name.lower(): name for name in names}
     if config.platform.lower() not in known:
-        raise InputError(
-            f"platform: expected auto or one of {', '.join(names)}, got {config.platform!r}; CUDA comes with "
-            "`pip install 'openmm[cuda12]'`"
-        )
+        hint = "; it comes with `pip install 'openmm[cuda12]'`" if config.platform.lower() == "cuda" else ""
+        raise InputError(f"platform: expected auto or one of {', '.join(names)}, got {config.platform!r}{hint}")
     return openmm.Platform.getPlatformByName(known[config.platform.lower()])
 
 

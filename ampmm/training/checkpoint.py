@@ -38,7 +38,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"checkpoint: {path} does not exist; train without --resume first") from None
     except Exception as error:
-        raise InputError(f"checkpoint: {path} cannot be read ({error}); it is damaged or no checkpoint") from None
+        raise InputError(
+            f"checkpoint: {path} cannot be read ({type(error).__name__}); it is damaged or no checkpoint"
+        ) from None
     return state
 
 
