@@ -21,11 +21,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
     "no-average": {"ema_decay": 0.0},
     "average-0.997": {"ema_decay": 0.997},  # of a run of the configuration's length
+    "adam": {"optimizer": "adam", "learning_rate": 0.5},  # rates are factors here
     "muon": {"optimizer": "muon"},
     "muon-rate-double": {"optimizer": "muon", "learning_rate": 2.0},
     "cosine": {"schedule": "cosine"},
     "cosine-4-cycles": {"schedule": "cosine", "cycles": 4},
-    "rate-half": {"learning_rate": 0.5},  # rates are factors here
+    "rate-half": {"learning_rate": 0.5},
     "rate-double": {"learning_rate": 2.0},
     "batch-2": {"batch_size": 2},
     "batch-8": {"batch_size": 8},
@@ -57,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("data", help="labelled HDF5 file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument(
-        "--config", type=Path, default=Path(__file__).resolve().parents[1] / "systems" / "uracil" / "train.yaml"
+        "--config", type=Path, default=Path(__file__).resolve().parents[1] / "systems" / "uracil" / "train_quick.yaml"
     )
     parser.add_argument("--samples", type=int, default=20_000, help="frames visited by each run")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))

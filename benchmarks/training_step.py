@@ -7,7 +7,7 @@ about twice as long as on real frames. In one process, for each size, millisecon
 - making the batch: frames to tensors, distances, pair lists;
 - the forward pass with forces, whose graph is kept for the second derivative;
 - the backward pass to the gradients of the weights;
-- the optimiser: clipping, Adam, schedule, average of the weights.
+- the optimiser: clipping, Muon (with Adam for what it leaves), schedule, average of the weights.
 
 Medians over rounds. `--profile` prints the operations that take the longest, `--compile` tries `torch.compile`.
 """

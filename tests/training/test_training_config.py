@@ -62,16 +62,6 @@ def test_missing_file_is_named(tmp_path):
         TrainingConfig.from_yaml(tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("file", ["train.yaml", "finetune.yaml", "higher_level.yaml"])
-def test_shipped_uracil_configurations_are_valid(file):
-    from pathlib import Path
-
-    path = Path(__file__).parents[2] / "systems" / "uracil" / file
-    config = TrainingConfig.from_yaml(path)
-    assert config.name.startswith("uracil")
-    assert config.hyperparameters["order"] == 3
-
-
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_configurations_of_the_systems_can_be_run(path):
     config = TrainingConfig.from_yaml(path)
