@@ -61,7 +61,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in given.systems:
         formula, n_charges = SIZES[name]
-        frames = toy_frames(formula, n_charges, 2 * given.batch_size)
+        frames = toy_frames(formula, n_charges, 2 * given.batch_size + 2)
         with TemporaryDirectory() as folder:
             trainer = make_trainer(frames, Path(folder), given)
             times = measure(trainer, given)
@@ -131,10 +131,10 @@ def _waters(qm, n_waters: int, random):
 
 
 def make_trainer(frames, folder: Path, given: argparse.Namespace):
-    """A trainer of the three-layer AMP(3)-DP with the settings of systems/uracil/train.yaml."""
+    """A trainer of the three-layer AMP(3)-DP with the settings of systems/uracil/train_quick.yaml."""
     from ampmm.training import Trainer, TrainingConfig
 
-    config = TrainingConfig.from_yaml(Path(__file__).resolve().parents[1] / "systems" / "uracil" / "train.yaml")
+    config = TrainingConfig.from_yaml(Path(__file__).resolve().parents[1] / "systems" / "uracil" / "train_quick.yaml")
     config = dataclasses.replace(
         config,
         hyperparameters={**config.hyperparameters, "polarization_cutoff": given.polarization_cutoff},

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ampmm.cli.shared import refuse_idle
 from ampmm.errors import InputError
 
 SWEEPS = {
@@ -19,8 +20,8 @@ SWEEPS = {
 @click.option("--mode", "modes", multiple=True, type=click.Choice(["eager", "scripted", "native", "cuda-graph"]),
               help="Repeatable.  [default: eager, scripted, and native where it is built; cuda-graph on a GPU]")  # fmt: skip
 @click.option("--sweep", type=click.Choice(list(SWEEPS)), help="Regions of growing size, with the exponent of the time.")
-@click.option("--polarization-cutoff", default=8.0, help="Å; with --model, the model's.")
-@click.option("--polarization-kind", type=click.Choice(["pairs", "fields"]), default="pairs", help="-D or -F.")
+@click.option("--polarization-cutoff", default=8.0, help="Å; without --model.")
+@click.option("--polarization-kind", type=click.Choice(["pairs", "fields"]), default="pairs", help="-D or -F; without --model.")
 @click.option("--coulomb-cutoff", default=12.0, help="Å, reaction field; 0: bare Coulomb with all charges.")
 @click.option("--batch", default=1, type=click.IntRange(min=1), help="Frames evaluated in one call.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
@@ -39,9 +40,9 @@ def command(
     process. "products alone" is the time that the matrix products counted in an evaluation would take at the rate
     of large ones, "their bytes alone" the time to move their operands and results at the rate of a large copy, both rates
     measured in the same process; "ratio" is the time over the first. "launches" are the operations on tensors of one eager
-    call without native operators, each of which a GPU has to be told. Eager and scripted are the networks in PyTorch; Coulomb
-    sums and sums of pair forces are native in every mode where the library is built (AMPMM_NATIVE=0: in none). cuda-graph is
-    what is fastest of those on a GPU, replayed as a CUDA graph. Whole MD steps: `make benchmark`.
+    call, each of which a GPU has to be told. Eager and scripted are the networks in PyTorch; Coulomb
+    sums and sums of pair forces are native, one operation each, in every mode where the library is built (AMPMM_NATIVE=0: in
+    none). cuda-graph is what is fastest of those on a GPU, replayed as a CUDA graph. Whole MD steps: `make benchmark`.
 
     \b
     Example:
@@ -56,6 +57,7 @@ def command(
     from ampmm.nn import native
     from ampmm.training import choose_device
 
+    refuse_idle(("polarization_cutoff", "polarization_kind"), model is None, "without --model, which has its own,")
     if regions and sweep:
         raise InputError(f"--sweep: it has regions of its own, got {' '.join(regions)} too; give one or the other")
     if cpu_time and threads != 1:

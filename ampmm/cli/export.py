@@ -183,7 +183,7 @@ def _independent(
     """The frames of files that the model has not seen, if it can be measured on them."""
     from ampmm.data import read_frames
     from ampmm.data.combine import first_shared
-    from ampmm.data.splits import fingerprint
+    from ampmm.data.splits import learned_part
     from ampmm.evaluation import check_comparable
     from ampmm.export.metadata import learned_from
 
@@ -193,10 +193,11 @@ def _independent(
             raise InputError(f"--independent: two parts would be named {file.stem!r} in the card; rename {file}")
         frames = read_frames(file)
         check_comparable(card, frames, str(file))
-        if fingerprint(frames) in learned_from(card.training.get("parent", {})):
+        part = learned_part(frames, learned_from(card.training.get("parent", {})))
+        if part is not None:
             raise InputError(
-                f"--independent: expected frames that the model has not seen, got {file}, which the weights that its training "
-                "began with had learned; sample and label another trajectory"
+                f"--independent: expected frames that the model has not seen, got {file}, of which the weights that its "
+                f"training began with had learned {part[0]}; sample and label another trajectory"
             )
         place = first_shared(frames, seen)
         if place is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ampmm.cli.shared import refuse_idle
 from ampmm.errors import InputError
 
 
@@ -93,8 +94,8 @@ def command(system: str, driver: str, accuracy: float, restrain: tuple, output: 
     burst_driver, burst_steps = burst_options.pop("driver"), options.pop("burst")
     burst_settings = BurstSettings(burst_steps, **burst_options) if burst_steps else None
     drivers = {driver.lower(), *({burst_driver.lower()} if burst_steps else ())}
-    _refuse_idle(("burst_driver", "burst_frames", "burst_timestep", "burst_friction"), bool(burst_steps), "--burst")
-    _refuse_idle(("accuracy",), "gfn2-xtb" in drivers, "the driver gfn2-xtb")
+    refuse_idle(("burst_driver", "burst_frames", "burst_timestep", "burst_friction"), bool(burst_steps), "with --burst")
+    refuse_idle(("accuracy",), "gfn2-xtb" in drivers, "with the driver gfn2-xtb")
     checked = SamplingSettings(round=options.pop("round_"), **options)
     umbrellas = [umbrella(*each) for each in restrain]
     if output.exists() and not resume:
@@ -133,12 +134,3 @@ def command(system: str, driver: str, accuracy: float, restrain: tuple, output: 
                 click.echo("\nstopped before the first frame; nothing is stored", err=True)
             raise SystemExit(130) from None
     click.echo(f"{n_frames} frames in {output}")
-
-
-def _refuse_idle(names: tuple[str, ...], used: bool, needed: str) -> None:
-    """Refuse options that were given and would do nothing."""
-    context = click.get_current_context()
-    given = [name for name in names if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
-    if given and not used:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise InputError(f"{flags}: expected with {needed} alone, without which it does nothing; leave it out")

@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
+
+from ampmm.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,3 +41,12 @@ def card_errors(card: "Card") -> str:
     counts: dict[str, Any] = card.data.get("evaluated_frames", {})
     sizes = {part: size for part, size in card.data.get("split", {}).items() if part in counts}
     return error_table(card.errors, frame_counts(counts, sizes))
+
+
+def refuse_idle(names: tuple[str, ...], used: bool, needed: str) -> None:
+    """Refuse options that were given and would do nothing: they are used `needed` alone, as in "with --burst"."""
+    context = click.get_current_context()
+    given = [name for name in names if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
+    if given and not used:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InputError(f"{flags}: expected {needed} alone, else it does nothing; leave it out")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Continue the run in that folder from its checkpoint.")
 @click.option("--data", help="Labelled HDF5 file, instead of the configuration's.")
-@click.option("--extra-data", multiple=True, help="The same for the configuration's extra_data. Repeatable.")
+@click.option("--extra-data", multiple=True, help="The same for the configuration's extra_data, for all of it. Repeatable.")
 @click.option("--base-data", multiple=True, help="The same for the configuration's base_data. Repeatable.")
 @click.option("--start-from", help="The same for the configuration's start_from: a run's folder, a .pt file or a model's name.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto: cuda when there is one.")
@@ -60,15 +60,20 @@ def command(
         torch.set_num_threads(threads)
     given = {"data": data, "extra_data": list(extra_data), "base_data": list(base_data), "start_from": start_from}
     changes = {name: value for name, value in given.items() if value}
-    settings = dataclasses.replace(TrainingConfig.from_yaml(config), **changes)
+    configured = TrainingConfig.from_yaml(config)
+    settings = dataclasses.replace(configured, **changes)
     chosen = choose_device(device)
     with joined_processes(chosen) as processes, ExitStack() as held:
+        _note_replaced(configured, settings, processes)
         trainer = _prepared(settings, folder, resume, chosen, processes, held)
+        if trainer.step == settings.steps and (folder / "model.pt").exists():
+            _say(processes, f"the training is complete; {folder / 'model.pt'} is left as it is, `ampmm export` writes another")
+            return
         try:
             trained = trainer.run()
         except KeyboardInterrupt:
             again = _command(config, folder, {**changes, "device": device, "threads": threads}, processes.count)
-            _say(processes, f"\nstopped at step {trainer.step} of {settings.steps}; go on with:\n  {again}", err=True)
+            _say(processes, f"\nstopped at step {trainer.saved_step} of {settings.steps}; go on with:\n  {again}", err=True)
             raise SystemExit(130) from None
         if processes.is_first:
             click.echo(f"{trained.steps} steps in {trained.minutes:.1f} minutes; checkpoint and log in {folder}")
@@ -122,6 +127,16 @@ def _export(folder: Path, settings: "TrainingConfig", device: str) -> None:
     except KeyboardInterrupt:
         click.echo(f"\nthe training is complete; export it with:\n  ampmm export {folder} -o NAME.pt", err=True)
         raise SystemExit(130) from None
+
+
+def _note_replaced(configured: "TrainingConfig", settings: "TrainingConfig", processes: "Processes") -> None:
+    """Say where files of the command line stand in the place of more or fewer of the configuration's."""
+    for name in ("extra_data", "base_data"):
+        before, now = getattr(configured, name), getattr(settings, name)
+        if before and len(now) != len(before):
+            option = name.replace("_", "-")
+            text = f"note: --{option} stands in the place of all of the configuration's {name}: {', '.join(before)}"
+            _say(processes, text, err=True)
 
 
 def _say(processes: "Processes", text: str, err: bool = False) -> None:

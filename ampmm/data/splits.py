@@ -4,7 +4,8 @@
 """
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,9 +51,25 @@ def thinned(indices: np.ndarray, limit: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, limit).round().astype(int)]
 
 
-def fingerprint(frames: FrameSet) -> str:
-    """A short hash of the labelled frames in their order; a split made again means the same frames only if it agrees."""
+def fingerprint(frames: FrameSet, count: int | None = None) -> str:
+    """A short hash of the labelled frames (the first `count`) in their order; where it agrees, so does a split made again."""
     digest = hashlib.sha256()
-    for array in (frames.numbers, frames.energy, frames.positions_qm):
+    for array in (frames.numbers, frames.energy[:count], frames.positions_qm[:count]):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def learned_part(frames: FrameSet, learned: Mapping[str, Mapping[str, Any]]) -> tuple[int, Mapping[str, Any]] | None:
+    """How many frames, from the first on, are those of a file that a model has learned from, and what is known of that file.
+
+    A file to which more frames were added begins with those that were learned.
+
+    Args:
+        learned: by fingerprint; "frames" is the number of them, without it all of the file.
+    """
+    found = None
+    for each, about in learned.items():
+        count = about.get("frames", frames.n_frames)
+        if count <= frames.n_frames and (found is None or count > found[0]) and fingerprint(frames, count) == each:
+            found = count, about
+    return found

@@ -4,7 +4,7 @@ import numpy as np
 
 from ampmm.data.combine import first_frames
 from ampmm.data.schema import FrameSet
-from ampmm.data.splits import fingerprint, split_frames
+from ampmm.data.splits import fingerprint, learned_part, split_frames
 from ampmm.elements import symbols
 from ampmm.errors import InputError
 from ampmm.export.metadata import Card, learned_from, unlike
@@ -46,14 +46,14 @@ def parts_of(card: Card, frames: FrameSet, file: str, choice: str = "auto") -> d
 
     "from-card" makes the split of the card again, for which the file has to begin with the frames of the training (what was
     labelled since is the part "new"); "all" is one part; "auto" is the first where the file is the one of the training, else
-    the second, named for what it is if all its frames were trained on as well.
+    the second, named for what it is if its frames were trained on as well.
     """
     if choice not in CHOICES:
         raise InputError(f"split: expected one of {', '.join(CHOICES)}, got {choice!r}")
     trained_on = first_frames(frames, card.data.get("frames", frames.n_frames))
     same_frames = card.data.get("fingerprint") == fingerprint(trained_on)
     if choice == "all" or (choice == "auto" and not same_frames):
-        return {_whole(card, frames) if choice == "auto" else "all": np.arange(frames.n_frames)}
+        return _seen(card, frames) if choice == "auto" else {"all": np.arange(frames.n_frames)}
     if not same_frames:
         raise InputError(
             f"split: {file} does not hold the frames that model {card.name!r} was trained on "
@@ -66,9 +66,12 @@ def parts_of(card: Card, frames: FrameSet, file: str, choice: str = "auto") -> d
     return parts if len(new) == 0 else {**parts, "new": new}
 
 
-def _whole(card: Card, frames: FrameSet) -> str:
-    """What all frames of a file are to a model."""
-    own = fingerprint(frames)
-    if own in [each.get("fingerprint") for each in card.data.get("extra", {}).values()]:
-        return "train_extra"
-    return "train_parent" if own in learned_from(card.training.get("parent", {})) else "all"
+def _seen(card: Card, frames: FrameSet) -> dict[str, np.ndarray]:
+    """The frames of another file than the training's own: those that were trained on besides, and what was labelled since."""
+    extra = {each["fingerprint"]: each for each in card.data.get("extra", {}).values() if "fingerprint" in each}
+    for name, learned in (("train_extra", extra), ("train_parent", learned_from(card.training.get("parent", {})))):
+        part = learned_part(frames, learned)
+        if part is not None:
+            parts = {name: np.arange(part[0]), "new": np.arange(part[0], frames.n_frames)}
+            return {each: indices for each, indices in parts.items() if len(indices)}
+    return {"all": np.arange(frames.n_frames)}

@@ -20,10 +20,12 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any], *, apart: Sequence[
 
 
 def learned_from(parent: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Fingerprints of the files that a model's parent and those before it were trained on, each with the split of it.
+    """Fingerprints of the files that a model's parent and those before it were trained on, each with what is known of it.
+
+    That is the number of "frames", which older files lack, and the split; without one it was all of the file, or is not known.
 
     Args:
-        parent: what a card's `training` or a checkpoint says of it. An empty split: all of the file, or not known.
+        parent: what a card's `training` or a checkpoint says of it.
     """
     stored = parent.get("learned_from")
     return dict(stored) if stored is not None else joined_fingerprints(parent.get("fingerprint") or "")

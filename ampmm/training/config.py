@@ -104,6 +104,11 @@ class TrainingConfig:
                      "checkpoint_interval"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
+        if self.warmup_steps >= self.steps:
+            raise InputError(
+                f"warmup_steps: expected fewer than steps, {self.steps}, got {self.warmup_steps}: the learning rate would "
+                "never come to its schedule; give fewer"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "training configuration") -> Self:

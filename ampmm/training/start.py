@@ -81,7 +81,7 @@ def _from_checkpoint(path: Path, config: TrainingConfig, model: Model) -> Parent
         "level_of_theory": system.get("level_of_theory"),
         "fingerprint": state["fingerprint"],
         "steps": state["step"],
-        "learned_from": _lineage(state["fingerprint"], split_settings(stored), state.get("parent", {})),
+        "learned_from": _lineage(_files(state), split_settings(stored), state.get("parent", {})),
     }
     base = system.get("base_level_of_theory", "")
     about = {name: value for name, value in about.items() if value is not None}
@@ -113,27 +113,40 @@ def _from_model_file(source: str | Path, config: TrainingConfig, model: Model) -
         "fingerprint": card.data.get("fingerprint"),
         "steps": card.training.get("steps"),
         "ampmm_version": card.ampmm_version,
-        "learned_from": _lineage(_fingerprints(card.data), card.data.get("split", {}), card.training.get("parent", {})),
+        "learned_from": _lineage(_files_of_card(card.data), card.data.get("split", {}), card.training.get("parent", {})),
     }
     about = {name: value for name, value in about.items() if value}
     base = card.base.get("level_of_theory", "")
     return Parent(weights, about, base, " ".join(symbols(card.composition)), dict(card.bounds))
 
 
-def _fingerprints(data: Mapping[str, Any]) -> str:
-    """Of a card's data and extra files, as a checkpoint joins them."""
-    extra = [each.get("fingerprint") for each in data.get("extra", {}).values()]
-    return "+".join(each for each in (data.get("fingerprint"), *extra) if each)
+def _files(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Fingerprints of a checkpoint's data and extra files, with their numbers of frames; older checkpoints have none."""
+    names, counts = joined_fingerprints(state["fingerprint"]), state.get("n_frames", [])
+    return {name: {"frames": count} for name, count in zip(names, counts, strict=True)} if counts else names
 
 
-def _lineage(fingerprints: str, split: Mapping[str, Any], parent: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a run with this parent has learned from, for the card of the model that begins with it."""
-    own = joined_fingerprints(fingerprints)
-    if own:
-        own[next(iter(own))] = dict(split)
-    earlier = learned_from(parent)
-    both = own.keys() & earlier.keys()
-    return {**earlier, **own, **{each: {} for each in both if own[each] != earlier[each]}}
+def _files_of_card(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same of a card."""
+    files = [each for each in (data, *data.get("extra", {}).values()) if each.get("fingerprint")]
+    return {each["fingerprint"]: {"frames": each["frames"]} if "frames" in each else {} for each in files}
+
+
+def _lineage(
+    own: Mapping[str, Mapping[str, Any]], split: Mapping[str, Any], parent: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What a run with this parent has learned from, for the card of what begins with it; `split`: of its first file."""
+    first, earlier = next(iter(own), None), learned_from(parent)
+    merged = {**earlier, **{each: {**about, **(split if each == first else {})} for each, about in own.items()}}
+    for each in own.keys() & earlier.keys():
+        if split_of(merged[each]) != split_of(earlier[each]):
+            merged[each] = dict(own[each])  # between them, they may have had all of it
+    return merged
+
+
+def split_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The split of a file that was learned from, of what `learned_from` says of it."""
+    return {name: value for name, value in about.items() if name != "frames"}
 
 
 def _for_elements(source: str | Path, weights: dict[str, Tensor], elements: Any, model: Model) -> dict[str, Tensor]:

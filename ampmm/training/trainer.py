@@ -17,11 +17,10 @@ from ampmm.data.batching import Batch, Batcher
 from ampmm.data.bounds import training_bounds, wider
 from ampmm.data.combine import concatenated
 from ampmm.data.differences import minus_base
-from ampmm.data.schema import FrameSet
-from ampmm.data.splits import Split, fingerprint, split_frames, thinned
+from ampmm.data.schema import PER_CHARGE, FrameSet
+from ampmm.data.splits import Split, fingerprint, learned_part, split_frames, thinned
 from ampmm.elements import symbols
 from ampmm.errors import InputError
-from ampmm.export.metadata import joined_fingerprints
 from ampmm.files import replacing
 from ampmm.interrupt import DeferredInterrupt
 from ampmm.memory import keep_freed_memory
@@ -36,7 +35,7 @@ from ampmm.training.offsets import element_energies
 from ampmm.training.optimizer import make_optimizer
 from ampmm.training.processes import ALONE, Processes
 from ampmm.training.schedule import learning_rate_schedule
-from ampmm.training.start import load_weights, read_parent
+from ampmm.training.start import load_weights, read_parent, split_of
 
 LOG_FIELDS = (
     "step", "minutes", "learning_rate", "loss", "train_energy_rmse", "train_forces_qm_rmse", "train_forces_mm_rmse",
@@ -95,6 +94,7 @@ class Trainer:
         # Extra frames come after those that are split, whose indices stay.
         self.training_frames = np.concatenate([self.split.train, np.arange(frames.n_frames, everything.n_frames)])
         self.fingerprint = "+".join(fingerprint(each) for each in (frames, *extra))
+        self._data = frames._replace(**dict.fromkeys(PER_CHARGE))  # for its fingerprints; what is large lies in the batcher
         self.n_frames = [each.n_frames for each in (frames, *extra)]
         self.system = _describe(frames, base)
         self.n_atoms = len(frames.numbers)
@@ -122,6 +122,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config)
         self.scheduler = learning_rate_schedule(self.optimizer, config)
         self.step = 0
+        self.saved_step = 0  # of the checkpoint
         self.minutes = 0.0
         self.trained_on = self._in_words()
 
@@ -138,6 +139,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.step, self.minutes, self.trained_on = state["step"], state["minutes"], state["device"]
+        self.saved_step = self.step
         self.parent = state.get("parent", {})
         self.bounds = wider(self.bounds, state.get("bounds", {}))
 
@@ -149,11 +151,13 @@ class Trainer:
         another zero of energy.
         """
         parent = read_parent(source, self.config, self.model, self.system["base_level_of_theory"])
-        theirs = parent.learned_from.get(next(iter(joined_fingerprints(self.fingerprint))))
-        if self.processes.is_first and theirs is not None and theirs != split_settings(self.config.to_dict()):
+        theirs = learned_part(self._data, parent.learned_from) if self.processes.is_first else None
+        own = self.n_frames[0], split_settings(self.config.to_dict())
+        if theirs is not None and (theirs[0], split_of(theirs[1])) != own:
             warnings.warn(
-                f"start_from: {source} has learned from {self.config.data} with another split, or from all of it: validation "
-                "and test frames of this run are not unseen ones; give this run the same split, or test on another trajectory",
+                f"start_from: {source} has learned from {self.config.data} ({theirs[0]} of its {own[0]} frames) with another "
+                "split, or from all of it: validation and test frames of this run are not unseen ones; give this run the same "
+                "split of the same frames, or test on another trajectory",
                 stacklevel=2,
             )
         load_weights(self.model, parent.weights)
@@ -199,6 +203,7 @@ class Trainer:
             "scheduler": self.scheduler.state_dict(),
         }
         save_checkpoint(self.checkpoint_path, state)
+        self.saved_step = self.step
 
     def run(self, progress: bool = True) -> TrainedModel:
         """Train to the configured number of steps; an interrupt saves a checkpoint before it is passed on."""

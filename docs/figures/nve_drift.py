@@ -26,8 +26,8 @@ def read_state(folder: Path) -> dict[str, np.ndarray]:
 def drift(state: dict[str, np.ndarray]) -> tuple[float, float, int]:
     """Slope of the total energy, kT/ns per degree of freedom; its uncertainty; the number of degrees of freedom.
 
-    The slope is a least-squares line through all reports; its uncertainty is the spread of the slopes of ten blocks
-    of residuals about that line, carried over to the whole length.
+    The slope is a least-squares line through all reports; its uncertainty is that of a line through ten block means, from
+    their scatter about it.
     """
     time, total = state["time_ps"], state["total_kJ_per_mol"]
     temperature = state["temperature_K"].mean()
@@ -35,7 +35,7 @@ def drift(state: dict[str, np.ndarray]) -> tuple[float, float, int]:
     slope, intercept = np.polyfit(time, total, 1)  # kJ/mol/ps
     residual = total - (slope * time + intercept)
     blocks = np.array([block.mean() for block in np.array_split(residual, 10)])
-    error = blocks.std(ddof=1) * np.sqrt(12.0 / len(blocks)) / (time[-1] - time[0])  # of a line through ten block means
+    error = blocks.std(ddof=2) * np.sqrt(12.0 / len(blocks)) / (time[-1] - time[0])  # of a line through ten block means
     scale = 1000.0 / (freedom * GAS_CONSTANT * temperature)
     return slope * scale, error * scale, freedom
 

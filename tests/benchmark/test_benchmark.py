@@ -156,6 +156,7 @@ def test_a_sweep_draws_its_plot(tmp_path, monkeypatch):
         (["12x100", "--sweep", "charges"], "--sweep: it has regions of its own"),
         (["12x100", "--cpu-time"], "--cpu-time: adds up the time of all threads"),
         (["twelve"], "region: expected"),
+        (["--model", "uracil", "--polarization-kind", "fields"], "--polarization-kind: expected without --model"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

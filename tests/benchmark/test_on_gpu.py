@@ -37,6 +37,12 @@ def test_commands_and_their_options_exist(tmp_path):
             assert all(f'"{word}"' in text for word in words if word.startswith("--")), line
 
 
+def test_the_training_step_runs():
+    command = [sys.executable, str(ROOT / "benchmarks" / "training_step.py"), "--systems", "uracil", "--rounds", "1"]
+    result = subprocess.run([*command, "--batch-size", "1"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "| uracil |" in result.stdout, result.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU")
 def test_without_a_gpu_nothing_is_begun(tmp_path):
     result = run("-o", str(tmp_path / "gpu"))

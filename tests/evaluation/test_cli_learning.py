@@ -56,6 +56,25 @@ def test_resume_needs_a_run(toy_folder, tmp_path):
         ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "nothing", "--resume")
 
 
+def test_a_complete_run_is_left_as_it_is(toy_folder, tmp_path):
+    """An export with a licence and errors of other frames, say, which a script that always resumes would write over."""
+    shutil.copytree(toy_folder / "run", tmp_path / "run")
+    (tmp_path / "run" / "model.pt").write_bytes(b"exported again")
+    result = ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run", "--resume")
+    assert result.exit_code == 0 and "the training is complete" in result.output
+    assert (tmp_path / "run" / "model.pt").read_bytes() == b"exported again"
+    (tmp_path / "run" / "model.pt").unlink()
+    ampmm(train, toy_folder / "train.yaml", "-o", tmp_path / "run", "--resume")
+    assert load_model(tmp_path / "run" / "model.pt").card.errors
+
+
+def test_files_that_stand_in_the_place_of_more_are_noted(toy_folder, tmp_path):
+    settings = yaml.safe_load((toy_folder / "train.yaml").read_text()) | {"extra_data": ["hot.h5", "cold.h5"], "steps": 2}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
+    result = ampmm(train, tmp_path / "train.yaml", "-o", tmp_path / "run", "--extra-data", toy_folder / "independent.h5")
+    assert "--extra-data stands in the place of all of the configuration's extra_data: hot.h5, cold.h5" in result.output
+
+
 def test_a_run_goes_on_when_frames_were_labelled_into_its_file_since(toy_folder, tmp_path):
     data = tmp_path / "frames.h5"
     data.write_bytes((toy_folder / "frames.h5").read_bytes())

@@ -53,6 +53,19 @@ def test_frames_that_the_parent_learned_are_not_called_unseen(toy_model):
         assert list(parts_of(card, frames, "first.h5")) == ["train_parent"]
 
 
+@pytest.mark.parametrize("name", ["train_extra", "train_parent"])
+def test_a_file_that_grew_since_it_was_learned_is_new_from_there_on(toy_model, name):
+    frames = toy_frames(28)
+    learned = {"fingerprint": fingerprint(first_frames(frames, 20)), "frames": 20}
+    if name == "train_extra":
+        card = dataclasses.replace(toy_model.card, data={**toy_model.card.data, "extra": {"hot": learned}})
+    else:
+        parent = {"learned_from": {learned["fingerprint"]: {"frames": 20, "scheme": "random"}}}
+        card = dataclasses.replace(toy_model.card, training={**toy_model.card.training, "parent": parent})
+    parts = parts_of(card, frames, "hot.h5")
+    assert {each: indices.tolist() for each, indices in parts.items()} == {name: list(range(20)), "new": list(range(20, 28))}
+
+
 def test_another_file_is_one_part_and_has_no_split(toy_model):
     frames = toy_frames(28)
     assert {name: len(part) for name, part in parts_of(toy_model.card, frames, "more.h5").items()} == {"all": 28}

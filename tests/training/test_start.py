@@ -9,9 +9,10 @@ import torch
 from support.toy_frames import toy_frames
 
 from ampmm.data.bounds import training_bounds, wider
+from ampmm.data.combine import concatenated
 from ampmm.data.splits import fingerprint
 from ampmm.errors import InputError, ModelFileError
-from ampmm.evaluation import make_card
+from ampmm.evaluation import describe_frames, make_card
 from ampmm.export import save_model
 from ampmm.training import Trainer, TrainingConfig, split_settings
 
@@ -49,7 +50,8 @@ def parent(tmp_path_factory):
     frames = toy_frames(40)
     run = Trainer(CONFIG, frames, folder)
     trained = run.run(progress=False)
-    card = make_card(name="cheap", model=trained.model, frames=frames, bounds=trained.bounds, data={"fingerprint": "f00d"},
+    data = {**describe_frames(frames, "toy.h5"), "split": split_settings(CONFIG.to_dict())}
+    card = make_card(name="cheap", model=trained.model, frames=frames, bounds=trained.bounds, data=data,
                      training={"steps": trained.steps}, command="test")  # fmt: skip
     save_model(folder / "model.pt", trained.model, card)
     return folder
@@ -72,7 +74,7 @@ def test_a_model_file_and_its_run_give_the_same_start(parent, tmp_path):
     first, *others = (run.model.state_dict() for run in runs)
     assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
     assert runs[0].parent["level_of_theory"] == runs[2].parent["level_of_theory"] == "harmonic bonds and point charges"
-    assert runs[2].parent == {**runs[2].parent, "name": "cheap", "fingerprint": "f00d", "steps": 150}
+    assert runs[2].parent == {**runs[2].parent, "name": "cheap", "fingerprint": fingerprint(toy_frames(40)), "steps": 150}
 
 
 def test_what_the_parent_saw_is_within_the_bounds(parent, tmp_path):
@@ -122,12 +124,14 @@ def test_what_was_learned_before_is_remembered_over_generations(parent, tmp_path
     first = fingerprint(toy_frames(40))
     child = fine_tuning(tmp_path / "child")
     child.start_from(parent)
-    assert child.parent["learned_from"] == {first: {"scheme": "random", "seed": 0, "train": 32, "validation": 4, "test": 4}}
+    split = {"scheme": "random", "seed": 0, "train": 32, "validation": 4, "test": 4}
+    assert child.parent["learned_from"] == {first: {"frames": 40, **split}}
     child.save()
     grandchild = Trainer(dataclasses.replace(CONFIG, n_train=6, n_validation=2, n_test=2), higher_level(10, seed=8), tmp_path)
     grandchild.start_from(tmp_path / "child")
     second = fingerprint(higher_level(40, seed=3))
-    assert grandchild.parent["learned_from"] == {**child.parent["learned_from"], second: split_settings(child.config.to_dict())}
+    own = {"frames": 40, **split_settings(child.config.to_dict())}
+    assert grandchild.parent["learned_from"] == {**child.parent["learned_from"], second: own}
 
 
 def test_another_split_of_what_the_parent_learned_warns(parent, tmp_path):
@@ -137,6 +141,10 @@ def test_another_split_of_what_the_parent_learned_warns(parent, tmp_path):
     for changes in ({"seed": 1}, {"n_train": 30}, {"split": "temporal"}):
         with pytest.warns(UserWarning, match="another split, or from all of it: validation and test frames"):
             Trainer(dataclasses.replace(CONFIG, **changes), toy_frames(40), tmp_path).start_from(parent)
+    grown = concatenated(toy_frames(40), [toy_frames(8, seed=5)])
+    for source in (parent, parent / "model.pt"):
+        with pytest.warns(UserWarning, match=r"40 of its 48 frames\) with another split"):
+            Trainer(CONFIG, grown, tmp_path).start_from(source)
 
 
 def test_a_folder_without_a_run_does_not_hide_a_shipped_model(tmp_path, monkeypatch):

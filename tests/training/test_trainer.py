@@ -111,6 +111,23 @@ def interrupt_after(run, n_steps):
     run._train_step = step
 
 
+def test_after_a_second_interrupt_the_saved_step_is_that_of_the_checkpoint(frames, tmp_path):
+    run = trainer(frames, tmp_path, checkpoint_interval=5)
+    interrupt_after(run, 8)
+    ordinary = run._train_step
+
+    def twice(evaluator, batch):
+        if run.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return ordinary(evaluator, batch)
+
+    run._train_step = twice
+    with pytest.raises(KeyboardInterrupt):
+        run.run(progress=False)
+    assert (run.step, run.saved_step) == (7, 5)
+    assert torch.load(run.checkpoint_path, weights_only=True)["step"] == 5
+
+
 def test_steps_done_again_are_logged_once(frames, tmp_path):
     run = trainer(frames, tmp_path, checkpoint_interval=5, validation_interval=1)
     ordinary = run._train_step

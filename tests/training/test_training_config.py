@@ -27,6 +27,7 @@ SHIPPED = [path for path in sorted(ROOT.glob("systems/*/*.yaml")) if "hyperparam
         ({**REQUIRED, "force_weight": 1.5}, "force_weight: expected 0 to 1"),
         ({**REQUIRED, "ema_decay": 1.0}, "ema_decay: expected 0 to below 1"),
         ({**REQUIRED, "seed": -1}, "seed: expected 0 or more, got -1"),
+        ({**REQUIRED, "steps": 4, "warmup_steps": 4}, "warmup_steps: expected fewer than steps, 4, got 4"),
         ({**REQUIRED, "extra_data": "hot.h5"}, "extra_data: expected a list of text, .*, got 'hot.h5'"),
         ({**REQUIRED, "extra_data": [1]}, r"extra_data: expected a list of text, .*, got \[1\]"),
         ({**REQUIRED, "extra_data": None}, "extra_data: expected a list of text, .*or no line at all, got None"),
