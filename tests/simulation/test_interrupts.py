@@ -1,12 +1,15 @@
-"""Signals that arrive while OpenMM is at work."""
+"""Signals: a run leaves what goes on, and one that arrives while OpenMM calls Python is no failure of the dynamics."""
 
 import os
 import signal
 
 import openmm
 import pytest
+from small_runs import config, run, table
 
 from ampmm.interrupt import keeping_interrupts
+from ampmm.simulation import runner
+from ampmm.simulation.runner import resume, start
 
 
 def context_of(call):
@@ -44,3 +47,40 @@ def test_other_errors_stay_what_they_are():
 
     with pytest.raises(openmm.OpenMMException, match="no such place"), keeping_interrupts():
         context_of(refused).getState(energy=True)
+
+
+def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path, monkeypatch):
+    advance = runner._advance
+
+    def interrupted(simulation, *others):
+        advance(simulation, *others)
+        if simulation.context.getStepCount() >= 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(runner, "_advance", interrupted)
+    result = run(small_system, tmp_path / "a", steps=10**8, platform="CPU")
+    monkeypatch.undo()
+    assert result.interrupted and 0 < result.step < 10**8
+    assert len(table(tmp_path / "a" / "state.csv")["step"]) == result.step // 10
+    assert resume(tmp_path / "a", result.step + 10, progress=False).step == result.step + 10
+
+
+@pytest.mark.parametrize(("steps", "signals"), [(0, 1), (12, 2)], ids=["before the first step", "a second one in a step"])
+def test_an_interrupt_that_arrives_within_the_model_is_one(small_system, tmp_path, springs, monkeypatch, steps, signals):
+    """OpenMM, which calls the model, hands on an error without a name; it is no failure of the dynamics."""
+    evaluate, made = springs.evaluate, []
+    make = runner.make_simulation
+    monkeypatch.setattr(runner, "make_simulation", lambda *arguments: made.append(make(*arguments)) or made[0])
+
+    def interrupted(*arguments, **options):
+        if made and made[0].context.getStepCount() >= steps:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(springs, "evaluate", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        start(config(small_system, tmp_path / "a"), model=springs, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / "a" / "last_good.pdb").exists()

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,34 +12,14 @@ import openmm
 import parmed
 import pytest
 from openmm import unit
+from small_runs import config, frames, run, table
 from support.stand_in_model import write_stand_in
 
 from ampmm.errors import DataFileError, InputError, ModelFileError, SimulationStopped
 from ampmm.export import load_model
-from ampmm.simulation import restart, runner
+from ampmm.simulation import restart
 from ampmm.simulation.assemble import _properties, assemble, evaluate_region, make_simulation
-from ampmm.simulation.config import SimulationConfig
 from ampmm.simulation.runner import resume, start
-
-
-def config(system, folder, **changes):
-    settings = {
-        "system": str(system), "form": "droplet", "model": "classical", "platform": "Reference", "steps": 40,
-        "report_interval": 10, "checkpoint_interval": 20, "minimize": 5, "output": str(folder),
-    }  # fmt: skip
-    return SimulationConfig(**(settings | changes))
-
-
-def run(*arguments, **changes):
-    return start(config(*arguments, **changes), progress=False)
-
-
-def table(path):
-    return np.genfromtxt(path, delimiter=",", names=True)
-
-
-def frames(folder):
-    return mdtraj.load(str(folder / "trajectory.dcd"), top=str(folder / "initial.pdb"))
 
 
 def test_run_writes_all_it_promises(small_system, tmp_path):
@@ -235,43 +214,6 @@ def narrower(system, folder, edge):
     structure.save(str(folder / "box.prmtop"), overwrite=True)
     structure.save(str(folder / "box.inpcrd"), format="rst7", overwrite=True)
     return folder
-
-
-def test_interrupt_leaves_a_checkpoint_that_continues(small_system, tmp_path, monkeypatch):
-    advance = runner._advance
-
-    def interrupted(simulation, *others):
-        advance(simulation, *others)
-        if simulation.context.getStepCount() >= 30:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(runner, "_advance", interrupted)
-    result = run(small_system, tmp_path / "a", steps=10**8, platform="CPU")
-    monkeypatch.undo()
-    assert result.interrupted and 0 < result.step < 10**8
-    assert len(table(tmp_path / "a" / "state.csv")["step"]) == result.step // 10
-    assert resume(tmp_path / "a", result.step + 10, progress=False).step == result.step + 10
-
-
-@pytest.mark.parametrize(("steps", "signals"), [(0, 1), (12, 2)], ids=["before the first step", "a second one in a step"])
-def test_an_interrupt_that_arrives_within_the_model_is_one(small_system, tmp_path, springs, monkeypatch, steps, signals):
-    """OpenMM, which calls the model, hands on an error without a name; it is no failure of the dynamics."""
-    evaluate, made = springs.evaluate, []
-    make = runner.make_simulation
-    monkeypatch.setattr(runner, "make_simulation", lambda *arguments: made.append(make(*arguments)) or made[0])
-
-    def interrupted(*arguments, **options):
-        if made and made[0].context.getStepCount() >= steps:
-            for _ in range(signals):
-                os.kill(os.getpid(), signal.SIGINT)
-        return evaluate(*arguments, **options)
-
-    monkeypatch.setattr(springs, "evaluate", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        start(config(small_system, tmp_path / "a"), model=springs, progress=False)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert not (tmp_path / "a" / "last_good.pdb").exists()
 
 
 def test_model_drives_the_region_and_its_terms_are_written(small_system, tmp_path, springs):
